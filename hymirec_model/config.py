@@ -1,0 +1,236 @@
+"""Settings of the model library: one frozen dataclass a part, checked when made.
+
+A profile (infra/profiles/*.yaml) holds one block for each of these classes. The text under a field
+is its documentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hymirec_model.errors import require
+
+
+def _positive(owner: object, *names: str) -> None:
+    for name in names:
+        value: Any = getattr(owner, name)
+        require(value > 0, f"{type(owner).__name__}.{name} is {value}; allowed: greater than 0")
+
+
+def _share(owner: object, *names: str) -> None:
+    for name in names:
+        value: Any = getattr(owner, name)
+        require(0 <= value <= 1, f"{type(owner).__name__}.{name} is {value}; allowed: 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """The content encoder: text → item vector (HyMiRec, stage 1)."""
+
+    weights: str = "minilm-l6"
+    """Pretrained language model: ``minilm-l6``, ``smollm2-135m``, a folder, or a Hugging Face model id."""
+    backbone_layers: int = 0
+    """First N transformer layers of it that are used (0 = all)."""
+    max_tokens: int = 48
+    """Tokens of an item's text that are read; the closing prompt and the item token come on top."""
+    prompt: str = " in short:"
+    """Closing prompt between the text and the learnt item token."""
+    batch_tokens: int = 8192
+    """Tokens (padding counted) in one forward pass when embedding the catalogue."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_tokens", "batch_tokens")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderTrainingConfig:
+    """Stage 1, first half: the content encoder is tuned end to end on a recommendation loss.
+
+    The head is fitted on frozen text states before the backbone moves: tuning under a random head distorts
+    pretrained features (Kumar et al. 2022, arXiv 2202.10054).
+    """
+
+    pool_items: int = 1500
+    """Items with the most events, whose texts the tuning reads."""
+    head_steps: int = 60
+    """Steps that train head and user side on the frozen backbone's states of the pool."""
+    steps: int = 8
+    """Steps that train everything end to end, backbone and item token included (0 = leave the backbone as it is)."""
+    batch_users: int = 16
+    """Users an end-to-end step."""
+    window: int = 5
+    """Targets a user: the next events after the cut position."""
+    history: int = 15
+    """Newest events that the user side reads."""
+    negatives: int = 64
+    """Sampled negatives shared by an end-to-end step."""
+    learning_rate: float = 1e-3
+    """Learning rate of head, item token and user side."""
+    backbone_learning_rate: float = 2e-5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "pool_items", "batch_users", "window", "history", "negatives")
+        _positive(self, "learning_rate", "backbone_learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemSpaceConfig:
+    """Stage 1, second half: text states → item vectors, by a shared head and a small residual an item."""
+
+    dim: int = 64
+    """Length of an item vector."""
+    residual: bool = True
+    """Learn a vector an item beside its text; zero for items without events before the cut."""
+    shrinkage: float = 5.0
+    """Events at which an item's residual counts half at the start: n / (n + shrinkage)."""
+    steps: int = 300
+    batch_users: int = 128
+    window: int = 10
+    """Targets a user: the next events after the cut position."""
+    history: int = 100
+    """Newest events that the user side reads."""
+    negatives: int = 4096
+    """Sampled negatives shared by a step."""
+    learning_rate: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "dim", "batch_users", "window", "history", "negatives", "learning_rate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodebookConfig:
+    """The residual codebook: item vector → L bytes (HyMiRec, residual codebook based on cosine similarity)."""
+
+    layers: int = 8
+    """Codes an item: one byte each."""
+    size: int = 256
+    """Entries a layer, at most 256."""
+    beam: int = 16
+    """Width of the cosine beam search that encodes."""
+    form: Literal["additive", "projection"] = "additive"
+    """``additive`` sums the chosen entries; ``projection`` is the paper's literal form."""
+    fit_sample: int = 50_000
+    """Most vectors that a fit reads."""
+    iterations: int = 12
+    """k-means iterations a layer."""
+    refit_rounds: int = 3
+    """Rounds of the soft joint refit of all layers (0 = off)."""
+    drift: float = 0.05
+    """A new generation is fitted when arrivals' mean cosine falls this far below the base pool's."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "layers", "size", "beam", "fit_sample", "iterations")
+        require(self.size <= 256, f"CodebookConfig.size is {self.size}; allowed: 1 to 256 (a code is one byte)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecommenderConfig:
+    """Light recommender and LLM recommender (HyMiRec, stage 2)."""
+
+    weights: str = "smollm2-135m"
+    """Pretrained language model of the LLM recommender: as ``EncoderConfig.weights``."""
+    backbone_layers: int = 2
+    """First N transformer layers of it that are used (0 = all)."""
+    interests: int = 4
+    """K: interests a user."""
+    coarse_interests: int = 8
+    """M: coarse interests that the light recommender hands on."""
+    history: int = 1000
+    """Newest events that the light recommender reads, from codes."""
+    recent: int = 20
+    """R: newest events that the LLM recommender reads one by one."""
+    light_width: int = 128
+    light_heads: int = 4
+    objective: Literal["mixture", "dmil"] = "mixture"
+    """``mixture`` trains the score that retrieval uses; ``dmil`` the paper's matching to target clusters."""
+    merge: Literal["lse", "max", "calibrated"] = "lse"
+    """How K cosines become one score at retrieval."""
+    refine: bool = True
+    """Interests are mixtures of coarse interests that the LLM corrects; False: the LLM's output alone (the paper)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "interests", "coarse_interests", "history", "recent", "light_width", "light_heads")
+        require(
+            self.light_width % self.light_heads == 0,
+            f"RecommenderConfig.light_width is {self.light_width}; allowed: multiples of {self.light_heads} heads",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecommenderTrainingConfig:
+    """Stage 2: how the recommender is trained."""
+
+    light_steps: int = 400
+    """Steps that train the light recommender alone, before the LLM joins."""
+    steps: int = 200
+    """Steps that train the whole recommender."""
+    batch_users: int = 64
+    window: int = 10
+    """W: targets a user, the next events after the cut position."""
+    negatives: int = 4096
+    """Sampled negatives shared by a step."""
+    learning_rate: float = 1e-3
+    """Learning rate of the parts that start from scratch."""
+    backbone_learning_rate: float = 1e-4
+    """Learning rate of the pretrained layers."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises; it falls as a cosine afterwards."""
+    coarse_loss: float = 0.5
+    """Weight of the same loss on the coarse interests."""
+    balance_loss: float = 0.1
+    """Weight of the load-balance term that evens the use of the interests."""
+    false_negative_cosine: float = 0.98
+    """Negatives closer to the target than this are masked."""
+    clip_norm: float = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto`` is bfloat16 on CUDA and float32 on the CPU."""
+    validation_users: int = 512
+    """Users whose last window before the cut measures the model while it trains."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "batch_users", "window", "negatives", "clip_norm")
+        _positive(self, "learning_rate", "backbone_learning_rate")
+        _share(self, "warmup", "false_negative_cosine")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """Held-out evaluation by time with full ranking."""
+
+    holdout_days: int = 7
+    """The last days up to and including ``ds`` that are held out."""
+    max_users: int = 20_000
+    """Most users ranked; a seeded sample beyond."""
+    mask_seen: bool = False
+    """Leave a user's earlier items out of the ranking (False where people buy the same thing again)."""
+    bootstrap: int = 1000
+    """Resamples of the users for the 95 % intervals."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "holdout_days", "max_users", "bootstrap")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """The ANN index of a release."""
+
+    types: tuple[Literal["flat", "hnsw", "ivf"], ...] = ("flat", "hnsw", "ivf")
+    """Index types that are tried."""
+    target_recall: float = 0.99
+    """Recall against exact search that the index must reach."""
+    neighbours: int = 100
+    """List length at which recall is measured."""
+    queries: int = 2000
+    """Interests sampled as queries."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, "neighbours", "queries")
+        _share(self, "target_recall")
+        require(len(self.types) > 0, "IndexConfig.types is empty; allowed: one or more of flat, hnsw, ivf")

@@ -1,0 +1,135 @@
+"""The content encoder: item text → state at a learnt item token (HyMiRec, arXiv 2510.13738, stage 1).
+
+The text, a short closing prompt and one learnt token go through a pretrained language model; the last hidden state
+at that token stands for the item. Causal LMs and bidirectional text encoders both work.
+
+Shapes: B texts, T tokens, h hidden size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from hymirec_model.config import EncoderConfig
+from hymirec_model.errors import InputError
+from hymirec_model.weights import pretrained_config
+
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+class ContentEncoder(nn.Module):
+    """Text → state of shape (h,) at the item token.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+    backbone : PreTrainedModel
+        A transformer that takes ``inputs_embeds``.
+    tokenizer : PreTrainedTokenizerBase
+    """
+
+    def __init__(self, config: EncoderConfig, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.config, self.backbone, self.tokenizer = config, backbone, tokenizer
+        words = backbone.get_input_embeddings().weight
+        assert isinstance(words, Tensor)
+        # It starts as the end-of-text mark, which pretraining has already taught to look back.
+        mark = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+        if mark is None:
+            raise InputError(
+                f"weights {config.weights!r}: the tokenizer has neither a sep nor an eos token; allowed: one"
+            )
+        self.item_token = nn.Parameter(words[mark].detach().clone())
+        self._prompt = tokenizer(config.prompt, add_special_tokens=False)["input_ids"]
+
+    @classmethod
+    def from_pretrained(cls, config: EncoderConfig, source: str) -> ContentEncoder:
+        """Start from pretrained weights in ``source`` (see :func:`hymirec_model.weights.resolve`)."""
+        settings = pretrained_config(source, config.backbone_layers)
+        backbone = AutoModel.from_pretrained(source, config=settings, dtype=torch.float32)
+        if hasattr(backbone, "pooler"):
+            backbone.pooler = None  # weights that no loss would ever reach
+        return cls(config, backbone, AutoTokenizer.from_pretrained(source))
+
+    @property
+    def hidden(self) -> int:
+        """h, length of a state."""
+        return int(self.backbone.config.hidden_size)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut at ``max_tokens``, with the closing prompt; the item token is not among them."""
+        encoded = self.tokenizer(
+            list(texts), add_special_tokens=False, truncation=True, max_length=self.config.max_tokens
+        )["input_ids"]
+        start = [] if self.tokenizer.cls_token_id is None else [self.tokenizer.cls_token_id]
+        return [[*start, *ids, *self._prompt] for ids in encoded]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Return the states at the item token, of shape (B, h), of texts that :meth:`tokenize` prepared."""
+        device = self.item_token.device
+        lengths_B = torch.tensor([len(ids) for ids in tokens], device=device)
+        longest = int(lengths_B.max()) + 1
+        ids_BT = torch.zeros(len(tokens), longest, dtype=torch.long, device=device)
+        for row, ids in enumerate(tokens):
+            ids_BT[row, : len(ids)] = torch.tensor(ids, device=device)
+        place_T = torch.arange(longest, device=device)
+        is_item_BT = place_T == lengths_B[:, None]
+        embedded_BTh = self.backbone.get_input_embeddings()(ids_BT)
+        embedded_BTh = torch.where(is_item_BT[..., None], self.item_token, embedded_BTh)
+        mask_BT = (place_T <= lengths_B[:, None]).long()
+        output_BTh = self.backbone(inputs_embeds=embedded_BTh, attention_mask=mask_BT).last_hidden_state
+        state_Bh: Tensor = output_BTh[torch.arange(len(tokens), device=device), lengths_B]
+        return state_Bh
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], progress: Callable[[int], object] | None = None) -> npt.NDArray[np.float32]:
+        """States of shape (n, h) of many texts, in batches of similar length.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        progress : callable, optional
+            Called with the number of texts done in each batch.
+        """
+        tokens = self.tokenize(texts)
+        lengths = np.array([len(ids) + 1 for ids in tokens])
+        order = np.argsort(-lengths, kind="stable")  # the longest first: running out of memory shows at once
+        states = np.empty((len(texts), self.hidden), np.float32)
+        start = 0
+        while start < len(order):
+            rows = order[start : start + max(1, self.config.batch_tokens // lengths[order[start]])]
+            states[rows] = self([tokens[row] for row in rows]).float().cpu().numpy()
+            start += len(rows)
+            if progress is not None:
+                progress(len(rows))
+        return states
+
+    def save(self, folder: Path) -> None:
+        """Write config.json, item_token.safetensors and the folder backbone/ (Hugging Face layout)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(
+            json.dumps(dataclasses.asdict(self.config), indent=1, sort_keys=True) + "\n"
+        )
+        save_file({"item_token": self.item_token.detach().contiguous()}, folder / "item_token.safetensors")
+        self.backbone.save_pretrained(folder / "backbone")
+        self.tokenizer.save_pretrained(folder / "backbone")
+
+    @classmethod
+    def load(cls, folder: Path) -> ContentEncoder:
+        """Read an encoder that :meth:`save` wrote."""
+        config = EncoderConfig(**json.loads((folder / "config.json").read_text()))
+        encoder = cls.from_pretrained(config, str(folder / "backbone"))
+        encoder.load_state_dict(load_file(folder / "item_token.safetensors"), strict=False)
+        return encoder.eval()

@@ -1,0 +1,221 @@
+"""Stage 1: the item space and the content encoder are trained on a recommendation loss.
+
+One user vector, read by a light recommender from the newest events, must find the events of the next window among
+shared sampled negatives (InfoNCE). One interest is enough here: an item space bent to several interests was worse
+for all of them later.
+
+Shapes: B users, N history positions, W targets, n negatives, d item dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
+from hymirec_model.content_encoder import ContentEncoder
+from hymirec_model.histories import Batch, Histories, WindowSampler
+from hymirec_model.hymirec import LOG_SCALE
+from hymirec_model.item_space import Floats, ItemSpace
+from hymirec_model.light_recommender import LightRecommender
+from hymirec_model.losses import masked_negatives, mixture_loss
+
+Ints = npt.NDArray[np.int64]
+Report = Callable[[int, dict[str, float]], object]
+"""Called with the number of steps done and the metrics of the last one."""
+TWIN_COSINE = 0.98  # a negative closer to the target than this is masked (RED-Rec, arXiv 2510.14788)
+
+
+class UserSide(nn.Module):
+    """One user vector a history, and the scale of its cosines."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.light = LightRecommender(dim, interests=1, width=128, heads=4)
+        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def loss(self, batch: Batch, vectors: Tensor, places: Tensor, negative_ids: Tensor) -> Tensor:
+        """InfoNCE of a batch; ``vectors[places]`` are those of history, targets and negatives, one after the other."""
+        history, targets = batch.items_BN.numel(), batch.targets_BW.numel()
+        history_BNd = vectors[places[:history]].view(*batch.items_BN.shape, -1)
+        target_BWd = vectors[places[history : history + targets]].view(*batch.targets_BW.shape, -1)
+        negative_nd = vectors[places[history + targets :]]
+        user_B1d = self.light(history_BNd, batch.ages_BN, batch.mask_BN)
+        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negative_ids, TWIN_COSINE)
+        scale = self.log_scale.clamp(*LOG_SCALE).exp()
+        return mixture_loss(user_B1d, target_BWd, batch.target_mask_BW, negative_nd, false_BWn, scale)
+
+
+def distinct_items(batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct items of history, targets and negatives, and the place of each occurrence among them."""
+    everything = torch.cat([batch.items_BN.flatten(), batch.targets_BW.flatten(), negatives])
+    items, places = torch.unique(everything, return_inverse=True)
+    return items, places
+
+
+def cosine_rate(step: int, steps: int, warmup: int) -> float:
+    """Factor on the learning rate: a linear rise, then half a cosine down to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train_item_space(
+    space: ItemSpace,
+    user_side: UserSide,
+    states: Floats,
+    state_of_item: Ints,
+    histories: Histories,
+    config: ItemSpaceConfig,
+    report: Report,
+) -> None:
+    """Train head, residuals and user side on stored text states, in place.
+
+    Parameters
+    ----------
+    space : ItemSpace
+    user_side : UserSide
+    states : float array of shape (texts, h)
+    state_of_item : int array of shape (I,)
+    histories : Histories
+        Only what training may see.
+    config : ItemSpaceConfig
+    report : callable
+    """
+    sampler = WindowSampler(
+        histories,
+        batch_users=config.batch_users,
+        history=config.history,
+        window=config.window,
+        seed=config.seed,
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+    known = torch.from_numpy(np.unique(histories.items))
+    table, row_of_item = torch.from_numpy(states), torch.from_numpy(state_of_item)
+    dense = [*space.head.parameters(), *user_side.parameters()]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=0.01)]
+    if config.residual:
+        optimizers.append(torch.optim.SparseAdam([space.residual.weight], lr=config.learning_rate))
+    batches = iter(sampler)
+    for step in range(config.steps):
+        for optimizer in optimizers:
+            _set_rate(optimizer, [config.learning_rate], cosine_rate(step, config.steps, 1 + config.steps // 20))
+            optimizer.zero_grad()
+        batch = next(batches)
+        negatives = known[torch.randint(len(known), (config.negatives,), generator=generator)]
+        items, places = distinct_items(batch, negatives)
+        vectors = space(table[row_of_item[items]], items)
+        loss = user_side.loss(batch, vectors, places, negatives)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(dense, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        report(step + 1, {"loss": loss.item(), "gradient_norm": float(norm)})
+
+
+def tune_encoder(
+    encoder: ContentEncoder,
+    texts: list[str],
+    histories: Histories,
+    space_config: ItemSpaceConfig,
+    config: EncoderTrainingConfig,
+    report: Report,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Tune the content encoder end to end, in place, on the items with the most events.
+
+    Parameters
+    ----------
+    encoder : ContentEncoder
+    texts : list of str
+        Text of every item.
+    histories : Histories
+        Only what training may see.
+    space_config : ItemSpaceConfig
+        For the head that the tuning stands on; it has no residuals, so that the text has to explain everything.
+    config : EncoderTrainingConfig
+    report : callable
+        For the head's steps (negative numbers, up to -1) and the end-to-end steps (from 1).
+    progress : callable, optional
+        Called with the number of texts embedded, before the first step.
+    """
+    counts = np.bincount(histories.items, minlength=len(texts))
+    pool = np.sort(np.argsort(-counts, kind="stable")[: min(config.pool_items, int((counts > 0).sum()))])
+    histories = histories.only_items(np.isin(np.arange(len(texts)), pool))
+    state_of_item = np.zeros(len(texts), np.int64)
+    state_of_item[pool] = np.arange(len(pool))
+    states = encoder.eval().embed([texts[item] for item in pool], progress)
+    head_config = replace(
+        space_config, residual=False, steps=config.head_steps, negatives=len(pool), history=config.history
+    )
+    torch.manual_seed(config.seed)
+    space, user_side = ItemSpace(head_config, encoder.hidden, len(texts)), UserSide(space_config.dim)
+    space.initialise(states, state_of_item, histories)
+
+    def report_head(step: int, metrics: dict[str, float]) -> None:
+        report(step - config.head_steps - 1, metrics)
+
+    train_item_space(space, user_side, states, state_of_item, histories, head_config, report_head)
+    _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, report)
+
+
+def _tune_end_to_end(
+    encoder: ContentEncoder,
+    space: ItemSpace,
+    user_side: UserSide,
+    texts: list[str],
+    pool: Ints,
+    histories: Histories,
+    config: EncoderTrainingConfig,
+    report: Report,
+) -> None:
+    sampler = WindowSampler(
+        histories,
+        batch_users=config.batch_users,
+        history=config.history,
+        window=config.window,
+        seed=config.seed + 1,
+    )
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    negatives_from = torch.from_numpy(pool)
+    tokens = dict(zip(pool.tolist(), encoder.tokenize([texts[item] for item in pool]), strict=True))
+    parts = [*space.head.parameters(), *user_side.parameters(), encoder.item_token]
+    rates = [config.learning_rate, config.backbone_learning_rate]
+    backbone = [p for p in encoder.backbone.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": parts}, {"params": backbone}], weight_decay=0.01)
+    batches = iter(sampler)
+    encoder.train()
+    for step in range(config.steps):
+        _set_rate(optimizer, rates, cosine_rate(step, config.steps, 1 + config.steps // 10))
+        optimizer.zero_grad()
+        batch = next(batches)
+        picks = torch.randint(len(pool), (config.negatives,), generator=generator)
+        negatives = negatives_from[picks]
+        items, places = distinct_items(_without_padding(batch, int(pool[0])), negatives)
+        states = encoder([tokens[int(item)] for item in items])
+        loss = user_side.loss(batch, space.from_text(states), places, negatives)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_([*parts, *backbone], 1.0)
+        optimizer.step()
+        report(step + 1, {"loss": loss.item(), "gradient_norm": float(norm)})
+    encoder.eval()
+
+
+def _without_padding(batch: Batch, filler: int) -> Batch:
+    """Put an item that has a text where the padding's item 0 stands; the masks still hide it."""
+    return replace(
+        batch,
+        items_BN=torch.where(batch.mask_BN, batch.items_BN, filler),
+        targets_BW=torch.where(batch.target_mask_BW, batch.targets_BW, filler),
+    )
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rates: list[float], factor: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor

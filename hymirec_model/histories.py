@@ -1,0 +1,258 @@
+"""User histories as ragged arrays, and the windows that training and inference read from them.
+
+Shapes: U users, B users of a batch, N history positions, W targets. Histories run oldest → newest and are padded at
+the front, so the newest event always stands in the last column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from hymirec_model.errors import InputError, require
+
+Ints = npt.NDArray[np.int64]
+AGE_BUCKETS = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Histories of B users, and their targets where they have any."""
+
+    items_BN: Tensor
+    """Item indices, 0 where there is no event."""
+    ages_BN: Tensor
+    """Age buckets, see :func:`age_bucket`."""
+    mask_BN: Tensor
+    """True where there is an event."""
+    targets_BW: Tensor
+    """Item indices of the next events, oldest first; W = 0 at inference."""
+    target_mask_BW: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        names = ("items_BN", "ages_BN", "mask_BN", "targets_BW", "target_mask_BW")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Events of U users: user u's are ``items[offsets[u]:offsets[u + 1]]``, oldest → newest."""
+
+    user_ids: npt.NDArray[np.object_]
+    offsets: Ints
+    items: Ints
+    timestamps: Ints
+    """Seconds since 1970, UTC."""
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Histories:
+        """Read a table with columns user_id, item_indices, timestamps.
+
+        Raises
+        ------
+        InputError
+            If a history's lists differ in length.
+        """
+        items, stamps = (_lists(table[name]) for name in ("item_indices", "timestamps"))
+        lengths = [np.asarray(pa.compute.list_value_length(column), np.int64) for column in (items, stamps)]
+        require(
+            np.array_equal(lengths[0], lengths[1]),
+            "histories: item_indices and timestamps differ in length; rerun update_histories",
+        )
+        return cls(
+            user_ids=table["user_id"].to_numpy(),
+            offsets=np.concatenate([[0], np.cumsum(lengths[0])]).astype(np.int64),
+            items=np.asarray(items.flatten(), np.int64),
+            timestamps=np.asarray(stamps.flatten(), np.int64),
+        )
+
+    @property
+    def users(self) -> Ints:
+        """User number of every event, of shape (events,)."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def before(self, timestamp: int) -> Histories:
+        """Return the histories with only the events before ``timestamp`` (users without any stay, empty)."""
+        return self._keep(self.timestamps < timestamp)
+
+    def since(self, timestamp: int) -> Histories:
+        """Return the histories with only the events at or after ``timestamp`` (users without any stay, empty)."""
+        return self._keep(self.timestamps >= timestamp)
+
+    def only_items(self, kept_items: npt.NDArray[np.bool_]) -> Histories:
+        """Return the histories with only the events whose item is marked in ``kept_items`` of shape (items,)."""
+        return self._keep(kept_items[self.items])
+
+    def of_users(self, chosen: Ints) -> Histories:
+        """Return the histories of the users numbered ``chosen``, in that order."""
+        starts, lengths = self.offsets[chosen], np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Histories(self.user_ids[chosen], offsets, self.items[rows], self.timestamps[rows])
+
+    def _keep(self, kept: npt.NDArray[np.bool_]) -> Histories:
+        running = np.concatenate([[0], np.cumsum(kept)])
+        return Histories(self.user_ids, running[self.offsets], self.items[kept], self.timestamps[kept])
+
+
+def _lists(column: Any) -> Any:
+    """A list column as one array; pyarrow's types do not tell a ListArray from others."""
+    return column.combine_chunks()
+
+
+def age_bucket(seconds: Ints) -> Ints:
+    """Age of an event → bucket 0 … AGE_BUCKETS - 1, four a doubling, from below an hour to above five years."""
+    hours = np.maximum(seconds, 0) / 3600
+    buckets: Ints = np.minimum(4 * np.log2(1 + hours), AGE_BUCKETS - 1).astype(np.int64)
+    return buckets
+
+
+def window_batch(histories: Histories, users: Ints, cuts: Ints, now: Ints, history: int, window: int) -> Batch:
+    """Gather what came before a position of each user's history, and the events from there on.
+
+    Parameters
+    ----------
+    histories : Histories
+    users : int array of shape (B,)
+        User numbers.
+    cuts : int array of shape (B,)
+        Position in ``histories.items`` of the first event that the model must not see.
+    now : int array of shape (B,)
+        Seconds since 1970 from which ages are counted.
+    history, window : int
+        N and W.
+
+    Returns
+    -------
+    Batch
+        Columns that are padding for every user are cut off, so N may be smaller than ``history`` (at least 1).
+    """
+    starts, ends = histories.offsets[users], histories.offsets[users + 1]
+    longest = int(np.clip((cuts - starts).max(initial=1), 1, history))
+    before_BN = cuts[:, None] + np.arange(-longest, 0)
+    mask_BN = before_BN >= starts[:, None]
+    after_BW = cuts[:, None] + np.arange(window)
+    target_mask_BW = after_BW < ends[:, None]
+    last = max(len(histories.items) - 1, 0)
+
+    def gather(values: Ints, rows: Ints, mask: npt.NDArray[np.bool_]) -> Ints:
+        if not len(values):
+            return np.zeros(rows.shape, np.int64)
+        return np.where(mask, values[np.clip(rows, 0, last)], 0)
+
+    ages_BN = np.where(mask_BN, age_bucket(now[:, None] - gather(histories.timestamps, before_BN, mask_BN)), 0)
+    arrays = (
+        gather(histories.items, before_BN, mask_BN),
+        ages_BN,
+        mask_BN,
+        gather(histories.items, after_BW, target_mask_BW),
+        target_mask_BW,
+    )
+    return Batch(*(torch.from_numpy(array) for array in arrays))
+
+
+def newest_batch(histories: Histories, users: Ints, now: int, history: int) -> Batch:
+    """Gather the newest ``history`` events of each user, seen from time ``now`` (seconds since 1970); no targets."""
+    moments = np.full(len(users), now, np.int64)
+    return window_batch(histories, users, histories.offsets[users + 1], moments, history, 0)
+
+
+class WindowSampler:
+    """Endless stream of training batches: a random user, a random moment, the past as input, the next W as targets.
+
+    A cut never falls between events of one timestamp, so nothing that happened together is both input and target.
+    Users are drawn evenly, then one of their moments evenly.
+
+    Parameters
+    ----------
+    histories : Histories
+        Only what training may see: cut it with :meth:`Histories.before` first.
+    batch_users, history, window : int
+    seed : int
+    hold_last : bool, default=False
+        Leave the moment that :meth:`last_windows` uses out of the stream, with everything after it.
+
+    Raises
+    ------
+    InputError
+        If no user has events at two different moments.
+    """
+
+    def __init__(
+        self,
+        histories: Histories,
+        *,
+        batch_users: int,
+        history: int,
+        window: int,
+        seed: int,
+        hold_last: bool = False,
+    ) -> None:
+        self.histories, self.history, self.window, self.batch_users = histories, history, window, batch_users
+        self._random = np.random.default_rng(seed)
+        stamps, offsets, owners = histories.timestamps, histories.offsets, histories.users
+        fresh = np.ones(len(stamps), bool)
+        fresh[1:] = (stamps[1:] != stamps[:-1]) | (owners[1:] != owners[:-1])
+        fresh[offsets[:-1][np.diff(offsets) > 0]] = False  # the first moment has no past
+        self._cuts = np.flatnonzero(fresh)
+        per_user = np.bincount(owners[self._cuts], minlength=len(histories))
+        self._ends = np.cumsum(per_user)
+        self._starts = self._ends - per_user
+        self._held = self._last_cuts(per_user)
+        if hold_last:  # the window's whole length stays unseen
+            limit = np.full(len(histories), np.iinfo(np.int64).max)
+            limit[self._held[0]] = self._held[1]
+            allowed = self._cuts + window <= limit[owners[self._cuts]]
+            per_user = np.bincount(owners[self._cuts[allowed]], minlength=len(histories))
+            self._cuts = self._cuts[allowed]
+            self._ends = np.cumsum(per_user)
+            self._starts = self._ends - per_user
+        self._users = np.flatnonzero(per_user)
+        if not len(self._users):
+            raise InputError(
+                f"histories: seen {len(histories)} users, none with events at two different moments before the cut; "
+                "training needs at least one. Import more days, or choose a later ds"
+            )
+
+    def _last_cuts(self, per_user: Ints) -> tuple[Ints, Ints]:
+        """Users with two full windows, one behind the other, and the cut of the last one of each."""
+        users = np.flatnonzero(per_user >= 2)
+        wanted = self.histories.offsets[users + 1] - self.window
+        owners = self.histories.users[self._cuts] if len(self._cuts) else np.zeros(0, np.int64)
+        best = np.full(len(self.histories), -1, np.int64)
+        limit = np.zeros(len(self.histories), np.int64)
+        limit[users] = wanted
+        fits = self._cuts <= limit[owners]
+        np.maximum.at(best, owners[fits], self._cuts[fits])
+        # A user whose only full window were held back would leave nothing to train on.
+        users = users[best[users] >= self._cuts[self._starts[users]] + self.window]
+        return users, best[users]
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            users = self._random.choice(self._users, self.batch_users)
+            picks = self._random.integers(self._starts[users], self._ends[users])
+            yield self._batch(users, self._cuts[picks])
+
+    def last_windows(self, most: int) -> list[Batch]:
+        """Batches of the last full window of up to ``most`` users, for validation."""
+        users, cuts = self._held
+        chosen = np.random.default_rng(0).permutation(len(users))[:most]
+        parts = np.array_split(chosen, max(1, -(-len(chosen) // self.batch_users)))
+        return [self._batch(users[part], cuts[part]) for part in parts if len(part)]
+
+    def _batch(self, users: Ints, cuts: Ints) -> Batch:
+        # At serving time a request comes when the person comes back, so ages count from the first target.
+        now = self.histories.timestamps[cuts]
+        return window_batch(self.histories, users, cuts, now, self.history, self.window)

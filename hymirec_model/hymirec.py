@@ -1,0 +1,98 @@
+"""HyMiRec's user side: item codes of a history → K interests (arXiv 2510.13738, stage 2).
+
+Shapes: B users, N history positions, L codes an item, M coarse interests, K interests, d item dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hymirec_model.config import RecommenderConfig
+from hymirec_model.errors import InputError
+from hymirec_model.light_recommender import LightRecommender
+from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
+
+LOG_SCALE = (0.0, 4.6051702)  # log 1 … log 100, as RED-Rec (arXiv 2510.14788) clamps it
+
+
+class HyMiRec(nn.Module):
+    """Light recommender and LLM recommender.
+
+    Parameters
+    ----------
+    config : RecommenderConfig
+    dim : int
+        d, length of an item vector.
+    backbone : PreTrainedModel
+        See :func:`hymirec_model.llm_recommender.load_backbone`.
+    """
+
+    def __init__(self, config: RecommenderConfig, dim: int, backbone: PreTrainedModel) -> None:
+        super().__init__()
+        self.config, self.dim = config, dim
+        self.light = LightRecommender(dim, config.coarse_interests, config.light_width, config.light_heads)
+        self.llm = LLMRecommender(
+            backbone, dim, config.coarse_interests, config.recent, config.interests, refine=config.refine
+        )
+        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor on the cosines in losses and in the merge at retrieval."""
+        return self.log_scale.clamp(*LOG_SCALE).exp()
+
+    def forward(self, history_BNd: Tensor, ages_BN: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+        """Return coarse interests (B, M, d) and interests (B, K, d), unit vectors.
+
+        Parameters
+        ----------
+        history_BNd : Tensor of shape (B, N, d)
+            Unit item vectors, decoded from codes; oldest → newest, padded at the front.
+        ages_BN : Tensor of shape (B, N), long
+        mask_BN : Tensor of shape (B, N), bool
+
+        Raises
+        ------
+        InputError
+            If the vectors' length is not the model's.
+        """
+        if history_BNd.shape[-1] != self.dim:
+            raise InputError(
+                f"history: seen vectors of length {history_BNd.shape[-1]}; allowed: {self.dim}, the model's"
+            )
+        coarse_BMd = self.light(history_BNd, ages_BN, mask_BN)
+        return coarse_BMd, self.llm(coarse_BMd, history_BNd, ages_BN, mask_BN)
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors and config.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        backbone = {key: value for key, value in self.llm.backbone.config.to_diff_dict().items() if value is not None}
+        backbone.pop("_name_or_path", None)
+        settings: dict[str, Any] = {
+            "recommender": dataclasses.asdict(self.config),
+            "dim": self.dim,
+            "backbone": backbone | {"model_type": self.llm.backbone.config.model_type},
+        }
+        (folder / "config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> HyMiRec:
+        """Read a model that :meth:`save` wrote."""
+        settings = json.loads((folder / "config.json").read_text())
+        model = cls(
+            RecommenderConfig(**settings["recommender"]),
+            settings["dim"],
+            empty_backbone(settings["backbone"]),
+        )
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        return model.eval()

@@ -1,0 +1,161 @@
+"""The item space: text states → unit item vectors, by a shared head and a small residual an item.
+
+It starts from the log: truncated SVD of the user × item counts gives a vector to every item with events, ridge
+regression fits the head to predict these vectors from text states, and an item's residual is what the text does not
+explain, shrunk by the number of its events. So new items land where their text says, and well-known ones where the
+log says. Training then tunes both on a recommendation loss (encoder_training.py).
+
+Shapes: I items, h state size, d item dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import scipy.sparse.linalg as sla
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from hymirec_model.config import ItemSpaceConfig
+from hymirec_model.errors import require
+from hymirec_model.histories import Histories
+
+Floats = npt.NDArray[np.float32]
+
+
+class ItemSpace(nn.Module):
+    """e_i = normalise(normalise(head(state_i)) + residual_i).
+
+    Parameters
+    ----------
+    config : ItemSpaceConfig
+    hidden : int
+        h, length of a text state.
+    items : int
+        I, items that have a residual; items numbered higher (newer ones) have none.
+    """
+
+    def __init__(self, config: ItemSpaceConfig, hidden: int, items: int) -> None:
+        super().__init__()
+        self.config, self.items = config, items
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(hidden))  # text states share a large mean
+        self.head = nn.Linear(hidden, config.dim)
+        self.residual = nn.Embedding(items, config.dim, sparse=True)
+        nn.init.zeros_(self.residual.weight)
+
+    def forward(self, states: Tensor, items: Tensor) -> Tensor:
+        """Return unit vectors (n, d).
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, h)
+            Text states.
+        items : Tensor of shape (n,), long
+            Item numbers.
+        """
+        vectors = self.from_text(states)
+        if self.config.residual:
+            known = items < self.items
+            residual = self.residual(torch.where(known, items, 0)) * known[:, None]
+            vectors = F.normalize(vectors + residual, dim=-1)
+        return vectors
+
+    def from_text(self, states: Tensor) -> Tensor:
+        """Unit vectors (n, d) of items of which only the text is known."""
+        return F.normalize(self.head(F.normalize(states - self.centre, dim=-1)), dim=-1)
+
+    @torch.no_grad()
+    def initialise(self, states: Floats, state_of_item: npt.NDArray[np.int64], histories: Histories) -> None:
+        """Set head and residuals from the log.
+
+        Parameters
+        ----------
+        states : float array of shape (texts, h)
+            State of every distinct text.
+        state_of_item : int array of shape (I,)
+            Row of ``states`` of every item.
+        histories : Histories
+            Only what training may see.
+        """
+        counts = np.bincount(histories.items, minlength=self.items)
+        known = np.flatnonzero(counts)
+        self.centre.copy_(torch.from_numpy(states[state_of_item[known]].mean(0)))
+        target = torch.from_numpy(collaborative_vectors(histories, self.items, self.config.dim, self.config.seed))
+        inputs = F.normalize(torch.from_numpy(states) - self.centre, dim=-1)
+        text = inputs[state_of_item[known]]
+        weight = torch.from_numpy(np.sqrt(counts[known])).float()[:, None]
+        ones = torch.ones(len(text), 1)
+        design = torch.cat([text, ones], 1) * weight
+        ridge = 1e-2 * design.square().sum() / design.shape[1] * torch.eye(design.shape[1])
+        solution = torch.linalg.solve(design.T @ design + ridge, design.T @ (target[known] * weight))
+        self.head.weight.copy_(solution[:-1].T)
+        self.head.bias.copy_(solution[-1])
+        if self.config.residual:
+            trust = torch.from_numpy(counts[known] / (counts[known] + self.config.shrinkage)).float()[:, None]
+            self.residual.weight[known] = trust * (
+                target[known] - self.from_text(torch.from_numpy(states)[state_of_item[known]])
+            )
+
+    @torch.inference_mode()
+    def vectors(self, states: Floats, state_of_item: npt.NDArray[np.int64], batch: int = 16_384) -> Floats:
+        """Vectors of all items, of shape (items, d), float32."""
+        table, parts = torch.from_numpy(states), []
+        for start in range(0, len(state_of_item), batch):
+            rows = torch.from_numpy(state_of_item[start : start + batch])
+            parts.append(self(table[rows], torch.arange(start, start + len(rows))).numpy())
+        return np.concatenate(parts)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "item_space": dataclasses.asdict(self.config),
+            "hidden": len(self.centre),
+            "items": self.items,
+        }
+        (folder / "config.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> ItemSpace:
+        """Read an item space that :meth:`save` wrote."""
+        settings = json.loads((folder / "config.json").read_text())
+        space = cls(ItemSpaceConfig(**settings["item_space"]), settings["hidden"], settings["items"])
+        space.load_state_dict(load_file(folder / "model.safetensors"))
+        return space.eval()
+
+
+def collaborative_vectors(histories: Histories, items: int, dim: int, seed: int) -> Floats:
+    """Unit vectors (items, dim) from a truncated SVD of the user × item log-counts; zero for items without events.
+
+    Counts are scaled by 1 / sqrt(row sum · column sum), as in correspondence analysis, so that neither busy users nor
+    popular items rule the space. The first component, which then only says how often an item was taken, is left out:
+    it would put all items into one narrow cone.
+    """
+    require(len(histories) > 0, "histories: seen 0 users; allowed: 1 or more")
+    ones = np.ones(len(histories.items), np.float32)
+    counts = sp.csr_matrix((ones, (histories.users, histories.items)), shape=(len(histories), items))
+    counts.data = np.log1p(counts.data)
+    by_user, by_item = (np.maximum(np.asarray(counts.sum(axis)).ravel(), 1e-9) for axis in (1, 0))
+    scaled = sp.diags_array(by_user**-0.5) @ counts @ sp.diags_array(by_item**-0.5)
+    vectors = np.zeros((items, dim), np.float32)
+    rank = min(dim + 1, min(scaled.shape) - 1)
+    if rank > 1:
+        start = np.random.default_rng(seed).standard_normal(min(scaled.shape)).astype(np.float32)
+        _, values, right = sla.svds(scaled.astype(np.float32), k=rank, v0=start)
+        kept = np.argsort(-values)[1:]
+        values, right = values[kept], right[kept]
+        # SVD leaves the signs open; fixing them makes reruns equal.
+        sign = np.sign(right[np.arange(len(kept)), np.abs(right).argmax(1)])
+        vectors[:, : len(kept)] = right.T * np.sqrt(np.maximum(values, 0)) * sign
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Floats = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 1e-9)
+    return unit

@@ -1,0 +1,98 @@
+"""Losses of both stages. All take scores or unit vectors and give a scalar.
+
+Shapes: B users, W targets, K interests, n shared negatives, d dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hymirec_model.matching import cluster_targets, match
+
+
+def masked_negatives(
+    target_BWd: Tensor, target_ids_BW: Tensor, negative_nd: Tensor, negative_ids_n: Tensor, closest: float
+) -> Tensor:
+    """Mark the negatives that are no negatives: the target itself, or an item closer to it than ``closest`` (cosine).
+
+    Returns
+    -------
+    Tensor of shape (B, W, n), bool
+    """
+    with torch.no_grad():
+        twin_BWn = (target_BWd @ negative_nd.T) > closest
+        return twin_BWn | (target_ids_BW[..., None] == negative_ids_n)
+
+
+def info_nce(positive_BW: Tensor, negative_BWn: Tensor, false_BWn: Tensor, mask_BW: Tensor) -> Tensor:
+    """Cross entropy of each target against the shared negatives, averaged over the targets in ``mask_BW``.
+
+    ``negative_BWn`` may have one column of targets (B, 1, n) when the negatives' scores are the same for all of them.
+    """
+    negative_BWn = negative_BWn.masked_fill(false_BWn, -torch.inf)
+    total_BW = torch.logaddexp(positive_BW, torch.logsumexp(negative_BWn, dim=-1))
+    return (total_BW - positive_BW)[mask_BW].mean()
+
+
+def mixture_loss(
+    interest_BKd: Tensor,
+    target_BWd: Tensor,
+    mask_BW: Tensor,
+    negative_nd: Tensor,
+    false_BWn: Tensor,
+    scale: Tensor,
+) -> Tensor:
+    """InfoNCE on the score that retrieval uses: s(i) = logsumexp over k of scale · u_k · e_i."""
+    positive_BW = torch.logsumexp(scale * (target_BWd @ interest_BKd.transpose(1, 2)), dim=-1)
+    negative_Bn = torch.logsumexp(scale * (interest_BKd @ negative_nd.T), dim=1)
+    return info_nce(positive_BW, negative_Bn[:, None], false_BWn, mask_BW)
+
+
+def dmil_loss(
+    interest_BKd: Tensor,
+    target_BWd: Tensor,
+    mask_BW: Tensor,
+    negative_nd: Tensor,
+    false_BWn: Tensor,
+    scale: Tensor,
+    seed: int,
+) -> Tensor:
+    """Disentangled multi-interest learning (HyMiRec, arXiv 2510.13738): one interest answers for each target.
+
+    The targets are clustered into K groups, the groups matched one to one to the interests (largest total cosine), and
+    each target is trained against its group's interest. Clusters and matching carry no gradient.
+    """
+    with torch.no_grad():
+        centre_BKd, label_BW, valid_BK = cluster_targets(target_BWd, mask_BW, interest_BKd.shape[1], seed)
+        cluster_of_BK = match(interest_BKd.float() @ centre_BKd.transpose(1, 2), valid_BK)
+        owner_BWK = cluster_of_BK[:, None, :] == label_BW[:, :, None]
+        owned_BW = mask_BW & owner_BWK.any(-1) & (label_BW >= 0)
+        owner_BW = owner_BWK.long().argmax(-1)
+    own_BWd = interest_BKd.gather(1, owner_BW[..., None].expand(-1, -1, interest_BKd.shape[2]))
+    positive_BW = scale * (own_BWd * target_BWd).sum(-1)
+    negative_BWn = scale * (own_BWd @ negative_nd.T)
+    return info_nce(positive_BW, negative_BWn, false_BWn, owned_BW)
+
+
+def usage(interest_BKd: Tensor, target_BWd: Tensor, mask_BW: Tensor, scale: Tensor) -> Tensor:
+    """Share of the targets that each interest answers for, of shape (K,); sums to 1."""
+    share_BWK = torch.softmax(scale * (target_BWd @ interest_BKd.transpose(1, 2)), dim=-1)
+    return share_BWK[mask_BW].mean(0)
+
+
+def balance_loss(usage_K: Tensor) -> Tensor:
+    """How far the use of the interests is from even: log K - entropy, 0 when all are used alike."""
+    unevenness: Tensor = math.log(len(usage_K)) + torch.special.xlogy(usage_K, usage_K).sum()
+    return unevenness
+
+
+def mean_pairwise_cosine(interest_BKd: Tensor) -> Tensor:
+    """Mean cosine between different interests of a user; near 1 they have collapsed. 0 for K = 1."""
+    count = interest_BKd.shape[1]
+    if count == 1:
+        return interest_BKd.new_zeros(())
+    cosine_BKK = interest_BKd @ interest_BKd.transpose(1, 2)
+    return (cosine_BKK.sum((1, 2)) - count).mean() / (count * (count - 1))

@@ -1,0 +1,214 @@
+"""Stage 2: the light recommender and the LLM recommender are trained on frozen item vectors.
+
+First the light recommender alone (thousands of cheap steps' worth of signal), then both together with the same loss on
+the coarse interests as a side task. Histories are read as codes and decoded on the device; targets and negatives are
+the items' full vectors.
+
+Shapes: B users, N history positions, W targets, n negatives, K interests, M coarse interests, d item dimensions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hymirec_model.code_table import CodeTable
+from hymirec_model.config import RecommenderTrainingConfig
+from hymirec_model.encoder_training import Report, cosine_rate
+from hymirec_model.histories import Batch, Histories, WindowSampler
+from hymirec_model.hymirec import HyMiRec
+from hymirec_model.losses import (
+    balance_loss,
+    dmil_loss,
+    masked_negatives,
+    mean_pairwise_cosine,
+    mixture_loss,
+    usage,
+)
+
+VALIDATION_NEGATIVES = 2048
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Items:
+    """All items, by item number."""
+
+    vectors_Id: Tensor
+    """Unit vectors, float32."""
+    codes_IL: Tensor
+    """Codes, long."""
+    generation_I: Tensor
+    """Generation of the codebook that the codes belong to, long."""
+    known: Tensor
+    """Numbers of the items that negatives are drawn from."""
+
+    def to(self, device: torch.device) -> Items:
+        """Return the tables on ``device``."""
+        return Items(**{name: getattr(self, name).to(device) for name in self.__slots__})
+
+
+class TrainingStep(nn.Module):
+    """Everything between a batch and its loss, as one module so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: HyMiRec, code_table: CodeTable, config: RecommenderTrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.code_table = code_table.requires_grad_(False)
+
+    def forward(
+        self, batch: Batch, items: Items, negatives: Tensor, step: int, *, light_only: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and what to log."""
+        model, config = self.model, self.config
+        history_BNd = self.code_table(items.codes_IL[batch.items_BN], items.generation_I[batch.items_BN])
+        target_BWd, negative_nd = items.vectors_Id[batch.targets_BW], items.vectors_Id[negatives]
+        mask_BW = batch.target_mask_BW
+        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negatives, config.false_negative_cosine)
+        known = (target_BWd, mask_BW, negative_nd, false_BWn, model.scale)
+        coarse_BMd = model.light(history_BNd, batch.ages_BN, batch.mask_BN)
+        coarse_loss = mixture_loss(coarse_BMd, *known)
+        if light_only:
+            share_M = usage(coarse_BMd, target_BWd, mask_BW, model.scale)
+            return coarse_loss + config.balance_loss * balance_loss(share_M), {"loss": coarse_loss}
+        interest_BKd = model.llm(coarse_BMd, history_BNd, batch.ages_BN, batch.mask_BN)
+        if model.config.objective == "dmil":
+            loss = dmil_loss(interest_BKd, *known, seed=config.seed + step)
+        else:
+            loss = mixture_loss(interest_BKd, *known)
+        share_K = usage(interest_BKd, target_BWd, mask_BW, model.scale)
+        total = loss + config.coarse_loss * coarse_loss + config.balance_loss * balance_loss(share_K)
+        return total, {
+            "loss": loss,
+            "coarse_loss": coarse_loss,
+            "largest_interest_share": share_K.max(),
+            "pairwise_interest_cosine": mean_pairwise_cosine(interest_BKd),
+            "scale": model.scale,
+        }
+
+
+def train_recommender(
+    model: HyMiRec,
+    code_table: CodeTable,
+    items: Items,
+    histories: Histories,
+    config: RecommenderTrainingConfig,
+    report: Report,
+    device: torch.device,
+) -> dict[str, float]:
+    """Train ``model`` in place.
+
+    Under torchrun every process reads its own share of the batches and gradients are averaged.
+
+    Parameters
+    ----------
+    model : HyMiRec
+    code_table : CodeTable
+        The codebook's decoder.
+    items : Items
+    histories : Histories
+        Only what training may see.
+    config : RecommenderTrainingConfig
+    report : callable
+    device : torch.device
+
+    Returns
+    -------
+    dict
+        Validation loss of the coarse interests and of the interests, on each user's last window, which training
+        does not see.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    sampler = WindowSampler(
+        histories,
+        batch_users=config.batch_users,
+        history=model.config.history,
+        window=config.window,
+        seed=config.seed + rank,
+        hold_last=True,
+    )
+    generator = torch.Generator().manual_seed(config.seed + rank)
+    step_module = TrainingStep(model, code_table, config).to(device)
+    items = items.to(device)
+    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    batches = iter(sampler)
+
+    def negatives(count: int, source: torch.Generator) -> Tensor:
+        return items.known[torch.randint(len(items.known), (count,), generator=source).to(device)]
+
+    done = 0
+    for light_only, steps in ((True, config.light_steps), (False, config.steps)):
+        if not steps:
+            continue
+        groups = _parameter_groups(model, config, light_only)
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        trained = [p for group in groups for p in group["params"]]
+        call: Callable[..., tuple[Tensor, dict[str, Tensor]]] = step_module
+        if world > 1:
+            call = DistributedDataParallel(step_module, find_unused_parameters=True)
+        model.train()
+        for step in range(steps):
+            factor = cosine_rate(step, steps, 1 + int(config.warmup * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * factor
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss, logged = call(
+                    next(batches).to(device),
+                    items,
+                    negatives(config.negatives, generator),
+                    done,
+                    light_only=light_only,
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            optimizer.step()
+            done += 1
+            report(done, {name: value.item() for name, value in logged.items()} | {"gradient_norm": float(norm)})
+    model.eval()
+    return _validate(step_module, sampler, items, config, negatives, device)
+
+
+@torch.no_grad()
+def _validate(
+    step_module: TrainingStep,
+    sampler: WindowSampler,
+    items: Items,
+    config: RecommenderTrainingConfig,
+    negatives: Callable[[int, torch.Generator], Tensor],
+    device: torch.device,
+) -> dict[str, float]:
+    fixed = negatives(VALIDATION_NEGATIVES, torch.Generator().manual_seed(config.seed))
+    logged = [
+        step_module(batch.to(device), items, fixed, 0, light_only=False)[1]
+        for batch in sampler.last_windows(config.validation_users)
+    ]
+    names = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
+    return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in names if logged}
+
+
+def _parameter_groups(model: HyMiRec, config: RecommenderTrainingConfig, light_only: bool) -> list[dict[str, Any]]:
+    """Parameters by learning rate; what a phase does not train is left out."""
+    pretrained = {id(p) for p in model.llm.backbone.parameters()}
+    scratch = [p for p in model.parameters() if id(p) not in pretrained]
+    if light_only:
+        scratch = [*model.light.parameters(), model.log_scale]
+    groups: list[dict[str, Any]] = [{"params": scratch, "base": config.learning_rate}]
+    if not light_only:
+        tuned = [p for p in model.llm.backbone.parameters() if p.requires_grad]
+        groups.append({"params": tuned, "base": config.backbone_learning_rate})
+    return groups
+
+
+def training_device() -> torch.device:
+    """CUDA device of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
