@@ -1,0 +1,1 @@
+"""One file a task. Each runs alone: ``python -m jobs.NAME --help``."""

@@ -1,0 +1,218 @@
+"""Evaluate the day's model on held-out days, beside rankings that learn nothing, on the same users.
+
+Reads ``histories/ds``, ``item_vectors/ds``, ``item_codes/ds`` and the newest recommender and codebook. Writes
+``evaluation/ds``: evaluation.json (the means, with 95 % bootstrap intervals) and users.parquet (every user's
+figures).
+
+The last ``evaluation.holdout_days`` days up to ds are held out. A user counts with at least one event before
+them and one in them. Every ranking orders the whole catalogue, and relevant is each distinct item that the
+user took in the held-out days. "new items" counts those only that the user never took before, in the same
+lists.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Popularity, rank
+from hymirec_model.config import EvaluationConfig
+from hymirec_model.histories import Histories, Ints
+from hymirec_model.inference import UserModel, interest_weights
+from hymirec_model.retrieval import top_items
+from jobs.platform import cli, columns, tracking
+from jobs.platform.errors import JobError
+from jobs.platform.profile import load_profile
+from jobs.platform.scorecard import LIST, Relevant, Scorecard, as_text, render
+from jobs.platform.user_models import ModelParts
+from jobs.platform.warehouse import Partition, Warehouse
+
+MODEL = "HyMiRec"
+BASELINES: dict[str, type[Baseline]] = {
+    "popularity": Popularity,
+    "co-occurrence": CoOccurrence,
+    "own repeats": OwnRepeats,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is ranked for whom, and what counts as right."""
+
+    everyone: Histories
+    """All users' events before the cut."""
+    past: Histories
+    """Those of the evaluated users."""
+    relevant: Relevant
+    new: Relevant
+    cut: int
+    """Seconds since 1970; the held-out days begin here."""
+
+
+def main(
+    warehouse: cli.WarehouseOption,
+    ds: cli.DsOption,
+    profile: cli.ProfileOption = "demo",
+    refresh_id: cli.RefreshIdOption = None,
+) -> None:
+    """Evaluate the day's model on held-out days, beside popularity, co-occurrence and own repeats.
+
+    Writes evaluation: evaluation.json and users.parquet.
+    """
+    config = load_profile(profile).evaluation
+    wh = Warehouse(warehouse)
+    histories, parts = wh.partition("histories", ds), ModelParts.find(wh, ds)
+    with tracking.stage("evaluate", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
+        run.params({"evaluation": config})
+        evaluation = evaluate(wh, ds, config, histories, parts)
+        run.metrics(flat_metrics(evaluation))
+        text = as_text(render(evaluation))
+        run.text(text, "report.txt")
+        run.text(json.dumps(evaluation, indent=1), "evaluation.json")
+    print(text)
+
+
+def evaluate(
+    wh: Warehouse, ds: str, config: EvaluationConfig, histories: Partition, parts: ModelParts
+) -> dict[str, Any]:
+    """Write evaluation/ds and return the content of evaluation.json.
+
+    Raises
+    ------
+    JobError
+        If nobody has events both before and in the held-out days.
+    """
+    cut = first_held_out_day(ds, config.holdout_days)
+    task = set_task(read_histories(wh, histories), cut, config)
+    vectors = torch.from_numpy(columns.vectors(wh, parts.vectors).astype(np.float32))
+    n_items = len(vectors)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = parts.load(wh, device)
+    calibration = parts.calibration_vectors(wh)
+    lists = {MODEL: rank_by_interests(model, task, vectors.to(device), calibration, config)}
+    for name, kind in BASELINES.items():
+        baseline = kind().fit(task.everyone, n_items, task.cut)
+        lists[name] = rank(baseline, task.past, LIST, mask_seen=config.mask_seen, seed=config.seed)
+    n_history = np.diff(task.past.offsets)
+    card = Scorecard.measure(lists, task.relevant, task.new, n_history, n_items)
+    evaluation = {
+        "users": len(task.past),
+        "items": n_items,
+        "cut": cut.isoformat(),
+        "holdout_days": config.holdout_days,
+        "mask_seen": config.mask_seen,
+        "model_version": parts.recommender.info["model_version"],
+        "rows": card.rows(config.bootstrap, config.seed),
+        "leads": card.leads(MODEL, config.bootstrap, config.seed),
+        "by_history": card.by_history(config.bootstrap, config.seed),
+    }
+    with wh.write_partition("evaluation", ds) as part:
+        part.write_table(user_table(card, task), "users.parquet")
+        (part.local / "evaluation.json").write_text(
+            json.dumps(evaluation, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        )
+        part.info |= {"cut": cut.isoformat(), "model_version": parts.recommender.info["model_version"]}
+    return evaluation
+
+
+def first_held_out_day(ds: str, holdout_days: int) -> datetime.datetime:
+    """Midnight UTC at which the held-out days begin."""
+    day = datetime.date.fromisoformat(ds) - datetime.timedelta(days=holdout_days - 1)
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+
+
+def read_histories(wh: Warehouse, partition: Partition) -> Histories:
+    """All users of a histories partition, in the order of their ids (buckets do not matter)."""
+    table = wh.read(partition, ["user_id", "item_indices", "timestamps"])
+    return Histories.from_arrow(table.sort_by("user_id"))
+
+
+def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationConfig) -> Task:
+    """Choose the users and what is relevant for each.
+
+    Raises
+    ------
+    JobError
+        If there are none.
+    """
+    moment = int(cut.timestamp())
+    before, since = histories.before(moment), histories.since(moment)
+    fits = (np.diff(before.offsets) > 0) & (np.diff(since.offsets) > 0)
+    users = np.flatnonzero(fits)
+    if not len(users):
+        raise JobError(
+            f"evaluation: seen {len(histories):,} users, none with events both before {cut:%Y-%m-%d} and in "
+            f"the {config.holdout_days} days from then on; allowed: 1 or more; import more days, choose "
+            "another ds, or change evaluation.holdout_days in the profile"
+        )
+    users = np.sort(np.random.default_rng(config.seed).permutation(users)[: config.max_users])
+    past, taken = before.of_users(users), since.of_users(users)
+    span = int(max(past.items.max(), taken.items.max())) + 1
+    pairs = np.unique(taken.users * span + taken.items)
+    fresh = pairs[~np.isin(pairs, past.users * span + past.items)]
+    return Task(before, past, _ragged(pairs, span, len(users)), _ragged(fresh, span, len(users)), moment)
+
+
+def rank_by_interests(
+    model: UserModel,
+    task: Task,
+    vectors: torch.Tensor,
+    calibration: np.ndarray[Any, np.dtype[np.float32]],
+    config: EvaluationConfig,
+) -> Ints:
+    """The model's lists, of shape (U, LIST), by exact search; -1 where the catalogue is shorter."""
+    interests = model.interests(task.past, task.cut)
+    weights = interest_weights(interests, model.merge, model.scale, calibration)
+    width = min(LIST, len(vectors))
+    found, _ = top_items(
+        torch.from_numpy(interests).to(vectors.device),
+        torch.from_numpy(weights).to(vectors.device),
+        vectors,
+        width,
+        model.merge,
+        model.scale,
+        exclude=(task.past.offsets, task.past.items) if config.mask_seen else None,
+        seed=config.seed,
+    )
+    ranked = np.full((len(task.past), LIST), -1, np.int64)
+    ranked[:, :width] = found.cpu().numpy()
+    return ranked
+
+
+def user_table(card: Scorecard, task: Task) -> pa.Table:
+    """One row a user: user_id, n_history, n_relevant, and a column "<ranking> <metric>" for each."""
+    columns_ = {
+        "user_id": pa.array(task.past.user_ids, pa.string()),
+        "n_history": pa.array(card.n_history, pa.int64()),
+        "n_relevant": pa.array(np.diff(task.relevant[0]), pa.int64()),
+    }
+    for name, figures in card.per_user.items():
+        for metric, values in figures.items():
+            columns_[f"{name} {metric}"] = pa.array(values, pa.float64(), from_pandas=True)
+    return pa.table(columns_)
+
+
+def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Means by "<ranking>/<metric>", in characters that MLflow takes."""
+    flat = {"users": float(evaluation["users"])}
+    for row in evaluation["rows"]:
+        for metric, value in row.items():
+            if metric != "name" and value is not None:
+                name = f"{row['name']}/{metric}".replace("@", "_at_").replace(" ", "_")
+                flat[name] = value["mean"] if isinstance(value, dict) else value
+    return flat
+
+
+def _ragged(pairs: Ints, span: int, n_users: int) -> Relevant:
+    counts = np.bincount(pairs // span, minlength=n_users)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span
+
+
+if __name__ == "__main__":
+    cli.run(main)

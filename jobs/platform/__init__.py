@@ -1,0 +1,1 @@
+"""What jobs share: warehouse, profile, contracts, Spark session, tracking, command line."""

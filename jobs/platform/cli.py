@@ -1,0 +1,122 @@
+"""Command line that all jobs share: typed options, one-line errors, exit codes.
+
+Exit codes: 0 done or nothing to do, 2 an error that the message explains, 1 an unexpected error (with a
+traceback).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from hymirec_model.errors import HymirecError
+from jobs.platform.names import is_day
+
+
+def check_ds(value: str) -> str:
+    """Return ``value`` if it is a day written YYYY-MM-DD, else raise a usage error."""
+    if is_day(value):
+        return value
+    raise typer.BadParameter(f"seen {value!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
+
+
+def _check_retrain(value: str | None) -> str | None:
+    if value not in (None, "auto", "always", "never"):
+        raise typer.BadParameter(f"seen {value!r}; allowed: auto, always, never")
+    return value
+
+
+WarehouseOption = Annotated[
+    str,
+    typer.Option(
+        "--warehouse",
+        metavar="URI",
+        help="Warehouse: a local folder or an s3a://, gs:// or hdfs:// URI.",
+        show_default=False,
+    ),
+]
+DsOption = Annotated[
+    str,
+    typer.Option(
+        "--ds",
+        metavar="YYYY-MM-DD",
+        help="Day (UTC) of the partition to work on.",
+        callback=check_ds,
+        show_default=False,
+    ),
+]
+ProfileOption = Annotated[
+    str,
+    typer.Option("--profile", metavar="NAME|PATH", help="Profile in infra/profiles, or a path to a YAML file."),
+]
+RefreshIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--refresh-id",
+        metavar="ID",
+        help="Groups the MLflow runs of one refresh (default: manual-<ds>).",
+        show_default=False,
+    ),
+]
+RetrainOption = Annotated[
+    str | None,
+    typer.Option(
+        "--retrain",
+        metavar="auto|always|never",
+        help="Overrides the profile's retrain.",
+        callback=_check_retrain,
+        show_default=False,
+    ),
+]
+
+
+def refresh_id_or_default(refresh_id: str | None, ds: str) -> str:
+    """Return ``refresh_id``, or ``manual-<ds>`` for a job that is run by hand."""
+    return refresh_id or f"manual-{ds}"
+
+
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent process dies (Linux only).
+
+    Airflow ends spark-submit's JVM on a timeout; without this the Python driver would live on and write.
+    """
+    if sys.platform != "linux":
+        return
+    pr_set_pdeathsig = 1
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
+    """Run ``main`` as a command with the options of its signature, then exit the process.
+
+    Parameters
+    ----------
+    main : callable
+        Function with typer-annotated parameters; its docstring is the help text.
+    argv : list of str, optional
+        Arguments without the program's name (default: those of this process).
+    """
+    if argv is None:
+        end_with_parent()
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(main)
+    try:
+        app(args=argv, prog_name=f"python -m {_module(main)}")
+    except HymirecError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def _module(main: Callable[..., Any]) -> str:
+    """Name of the job for the usage line; a job that runs as a script is ``__main__``."""
+    spec = getattr(sys.modules.get(main.__module__), "__spec__", None)
+    return spec.name if spec is not None else main.__module__

@@ -1,0 +1,119 @@
+"""Vector columns of Parquet tables, and tables read and written a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.platform.errors import SchemaError
+from jobs.platform.warehouse import Partition, Warehouse
+
+BATCH_ROWS = 65_536
+
+
+def batches(
+    warehouse: Warehouse, partition: Partition, columns: list[str], rows: int = BATCH_ROWS
+) -> Iterator[pa.RecordBatch]:
+    """Record batches of a partition's files in the order of their names; memory does not grow with the table.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing.
+    """
+    for name in sorted(name for name in partition.files if name.endswith(".parquet")):
+        with warehouse.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
+            parquet = pq.ParquetFile(file)
+            for column in columns:
+                if column not in parquet.schema_arrow.names:
+                    seen = ", ".join(parquet.schema_arrow.names)
+                    raise SchemaError(partition.table, column, f"only {seen}", "this column", partition.folder)
+            yield from parquet.iter_batches(batch_size=rows, columns=columns)
+
+
+def aligned(
+    warehouse: Warehouse, tables: list[tuple[Partition, list[str]]], rows: int = BATCH_ROWS
+) -> Iterator[list[pa.RecordBatch]]:
+    """Batches of several tables of the same items side by side, whatever files the rows are spread over.
+
+    Every list of columns begins with item_index.
+
+    Raises
+    ------
+    SchemaError
+        If the tables differ in number or order of items.
+    """
+    streams = [batches(warehouse, partition, names, rows) for partition, names in tables]
+    heads: list[pa.RecordBatch | None] = [next(stream, None) for stream in streams]
+    while any(head is not None for head in heads):
+        ready = [head for head in heads if head is not None]
+        size = min(head.num_rows for head in ready)
+        first = ready[0].column(0).slice(0, size).to_numpy()
+        for (partition, _), head in zip(tables, heads, strict=True):
+            if head is None or not np.array_equal(head.column(0).slice(0, size).to_numpy(), first):
+                seen = f"other items than in {tables[0][0].folder}"
+                raise SchemaError(partition.table, "item_index", seen, "the same items", partition.folder)
+        yield [head.slice(0, size) for head in ready]
+        heads = [
+            head.slice(size) if head is not None and head.num_rows > size else next(stream, None)
+            for head, stream in zip(heads, streams, strict=True)
+        ]
+
+
+def column(warehouse: Warehouse, partition: Partition, name: str) -> npt.NDArray[Any]:
+    """A column of plain values of the whole partition as one NumPy array."""
+    parts = [batch.column(0).to_numpy(zero_copy_only=False) for batch in batches(warehouse, partition, [name])]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def matrix(values: Any, table: str, name: str) -> npt.NDArray[Any]:
+    """A column of lists of one length as an array (rows, length), without a copy where Arrow allows.
+
+    Raises
+    ------
+    SchemaError
+        If the column holds no lists, a null, or lists of different lengths.
+    """
+    if not (pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)):
+        raise SchemaError(table, name, str(values.type), "lists of numbers of one length")
+    if values.null_count:
+        raise SchemaError(table, name, f"{values.null_count} nulls", "no null")
+    flat = values.flatten()
+    length, rest = divmod(len(flat), max(len(values), 1))
+    if pa.types.is_list(values.type):
+        sizes = values.value_lengths().to_numpy()
+        if rest or (sizes != length).any():
+            raise SchemaError(table, name, f"lists of {sizes.min()} to {sizes.max()} values", "lists of one length")
+    if pa.types.is_fixed_size_list(values.type):
+        length = values.type.list_size
+    array: npt.NDArray[Any] = flat.to_numpy(zero_copy_only=False).reshape(len(values), length)
+    return array
+
+
+def vectors(
+    warehouse: Warehouse,
+    partition: Partition,
+    name: str = "vector",
+    rows: npt.NDArray[np.integer] | None = None,
+) -> npt.NDArray[Any]:
+    """A vector column in the type it is stored in: of the whole partition, or of the given rows
+    (ascending)."""
+    parts, start = [], 0
+    for batch in batches(warehouse, partition, [name]):
+        part = matrix(batch.column(0), partition.table, name)
+        if rows is not None:
+            low, high = np.searchsorted(rows, [start, start + len(part)])
+            part = part[rows[low:high] - start]
+        parts.append(part)
+        start += batch.num_rows
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def fixed_lists(values: npt.NDArray[Any]) -> Any:
+    """An array (rows, length) as a column of fixed-size lists."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])

@@ -1,0 +1,186 @@
+"""One user of a release for people: the history, each interest by its nearest titles, what would be
+retrieved."""
+
+from __future__ import annotations
+
+import datetime
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from jobs.platform import columns
+from jobs.platform.errors import JobError
+from jobs.platform.releases import Release
+from jobs.platform.warehouse import Partition, Warehouse
+
+RECENT, NEAREST, RETRIEVED = 15, 5, 20
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One user.
+
+    Attributes
+    ----------
+    recent : list of (day, title)
+        Newest first.
+    interests : list of list of (cosine, title)
+        By interest, nearest first, no title twice.
+    retrieved : list of (title, item_id, category, taken before)
+        Best first.
+    """
+
+    user_id: str
+    n_events: int
+    recent: list[tuple[str, str]]
+    interests: list[list[tuple[float, str]]]
+    retrieved: list[tuple[str, str, str, bool]]
+
+
+def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
+    """Explain a user of a release.
+
+    Raises
+    ------
+    JobError
+        If the release has no such user; the message names some that it has.
+    MissingPartition
+        If the histories of the release's day are gone.
+    """
+    from hymirec_model.index import load_index
+    from hymirec_model.retrieval import search
+
+    histories = wh.partition("histories", release.ds)
+    bucket = f"bucket={zlib.crc32(user_id.encode()) % histories.info['buckets']:03d}"
+    mine = _row(release, bucket, user_id)
+    taken, stamps = _history(wh, histories, bucket, user_id)
+    items = release.table("items", ["item_id", "title", "category", "vector"])
+    titles = [str(title) for title in items["title"].to_pylist()]
+    vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector").astype(np.float32)
+    index = load_index(release.local() / "index" / "index.faiss")
+    weights = np.asarray(mine["weights"], np.float32)
+    interests = np.asarray(mine["interests"], np.float32).reshape(len(weights), -1)
+    retrieval = release.manifest["retrieval"]
+    found, _ = search(
+        index, interests[None], weights[None], vectors, RETRIEVED, retrieval["merge"], retrieval["scale"],
+        per_interest=min(10 * RETRIEVED, len(vectors)),
+    )  # fmt: skip
+    before = set(taken.tolist())
+    newest = [(_day(stamp), titles[item]) for item, stamp in zip(taken, stamps, strict=True)][-RECENT:]
+    return Explained(
+        user_id=user_id,
+        n_events=mine["n_events"],
+        recent=newest[::-1],
+        interests=[_nearest(index, interest, titles) for interest in interests],
+        retrieved=[
+            (titles[i], str(items["item_id"][i]), items["category"][i].as_py() or "", i in before)
+            for i in found[0].tolist()
+            if i >= 0
+        ],
+    )
+
+
+def median_user(release: Release) -> str:
+    """The user in the middle when users are ordered by number of events, then by id."""
+    table = release.table("interests", ["user_id", "n_events"])
+    ordered = table.sort_by([("n_events", "ascending"), ("user_id", "ascending")])
+    return str(ordered["user_id"][ordered.num_rows // 2])
+
+
+def render(user: Explained) -> RenderableType:
+    """An explained user as rich tables."""
+    history = _table(f"user {user.user_id}: the last {len(user.recent)} of {user.n_events:,} events")
+    history.add_column("day", no_wrap=True)
+    history.add_column("title")
+    for day, title in user.recent:
+        history.add_row(day, title)
+    interests = _table(f"{len(user.interests)} interests, each by its {NEAREST} nearest titles (cosine)")
+    interests.add_column("interest", justify="right")
+    interests.add_column("nearest titles")
+    for number, nearest in enumerate(user.interests, 1):
+        shown = "\n".join(f"{cosine:.2f}  {title}" for cosine, title in nearest)
+        interests.add_row(str(number), shown, end_section=True)
+    retrieved = _table(f"what would be retrieved: the first {len(user.retrieved)}, ✓ = taken before")
+    for name in ("rank", "before", "title", "category", "item_id"):
+        retrieved.add_column(name, justify="right" if name == "rank" else "left")
+    for rank, (title, item_id, category, before) in enumerate(user.retrieved, 1):
+        retrieved.add_row(str(rank), "✓" if before else "", title, category, item_id)
+    return Group(history, interests, retrieved)
+
+
+def _row(release: Release, bucket: str, user_id: str) -> dict[str, Any]:
+    names = [name for name in release.files("interests") if f"/{bucket}/" in name]
+    table = _one_user(release.warehouse, [f"releases/{release.id}/{name}" for name in names], user_id, None)
+    if table is None or not table.num_rows:
+        ids = release.table("interests", ["user_id"])["user_id"]
+        step = max(1, len(ids) // _EXAMPLES)
+        examples = ", ".join(str(ids[i]) for i in range(0, len(ids), step)[:_EXAMPLES])
+        raise JobError(
+            f"user: seen {user_id!r}; allowed: one of the {len(ids):,} users of release {release.id}, "
+            f"such as {examples}"
+        )
+    row: dict[str, Any] = table.to_pylist()[0]
+    return row
+
+
+def _history(
+    wh: Warehouse, histories: Partition, bucket: str, user_id: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Items and times of a user, oldest first."""
+    names = [f"{histories.folder}/{name}" for name in histories.files if name.startswith(f"{bucket}/")]
+    table = _one_user(wh, names, user_id, ["user_id", "item_indices", "timestamps"])
+    if table is None or not table.num_rows:
+        raise JobError(
+            f"histories/ds={histories.ds}: seen no row of user {user_id!r}; allowed: every user of the "
+            "release; run the day again"
+        )
+    row = table.to_pylist()[0]
+    return np.asarray(row["item_indices"], np.int64), np.asarray(row["timestamps"], np.int64)
+
+
+def _one_user(wh: Warehouse, names: list[str], user_id: str, wanted: list[str] | None) -> pa.Table | None:
+    """Rows of one user; files are sorted by user_id, so other row groups are not read."""
+    tables = [
+        pq.read_table(
+            wh.storage.path(name),
+            columns=wanted,
+            filters=pc.field("user_id") == user_id,
+            filesystem=wh.filesystem,
+            partitioning=None,
+        )
+        for name in sorted(names)
+        if Path(name).suffix == ".parquet"
+    ]
+    return pa.concat_tables(tables) if tables else None
+
+
+def _nearest(index: Any, interest: npt.NDArray[np.float32], titles: list[str]) -> list[tuple[float, str]]:
+    """The nearest titles, each once: many products share one."""
+    fetched = 16 * NEAREST
+    while True:
+        cosines, found = index.search(interest[None], min(fetched, index.ntotal))
+        best: dict[str, float] = {}
+        for item, cosine in zip(found[0].tolist(), cosines[0].tolist(), strict=True):
+            if item >= 0:
+                best.setdefault(titles[item], cosine)
+        if len(best) >= NEAREST or fetched >= index.ntotal:
+            return [(cosine, title) for title, cosine in best.items()][:NEAREST]
+        fetched *= 8
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", show_lines=False)
+
+
+def _day(timestamp: int) -> str:
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,36 @@
+"""Names of tables and days: checked, so that no name leads out of the warehouse."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+from jobs.platform.errors import WarehouseError
+
+
+def is_day(text: str) -> bool:
+    """Tell whether ``text`` is a day written YYYY-MM-DD."""
+    try:
+        return datetime.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def check_ds(ds: str) -> str:
+    """Return ``ds`` if it is a day, else raise WarehouseError."""
+    if not is_day(ds):
+        raise WarehouseError(f"ds: seen {ds!r}; allowed: a day written YYYY-MM-DD")
+    return ds
+
+
+def check_table(table: str) -> str:
+    """Return ``table`` if it may be the name of a table, else raise WarehouseError."""
+    if not re.fullmatch(r"[a-z][a-z_]*", table):
+        raise WarehouseError(f"table name: seen {table!r}; allowed: lower-case letters and _")
+    return table
+
+
+def ds_of(folder: str) -> str | None:
+    """Day of a folder named ``ds=YYYY-MM-DD``; None for any other name."""
+    name, _, day = folder.partition("=")
+    return day if name == "ds" and is_day(day) else None

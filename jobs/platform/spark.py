@@ -1,0 +1,59 @@
+"""The Spark session of a job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+_REPO = Path(__file__).resolve().parents[2]
+
+_DEFAULTS = {
+    "spark.executorEnv.PYTHONPATH": str(_REPO),
+    "spark.sql.session.timeZone": "UTC",
+    # Thousands of days are thousands of folders: listing them in a Spark job costs more than it saves.
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.parquet.compression.codec": "zstd",
+    # A folder name is text: ds=2017-01-01 stays a string, bucket=007 too.
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+    # pandas writes timestamps in nanoseconds, which Spark reads only as int64.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # Our tables become visible by their own pointer, so a second rename of every file buys nothing.
+    "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "2",
+    "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+}
+
+
+def session(app_name: str) -> SparkSession:
+    """Return this process's Spark session, started if need be.
+
+    The master is the one that spark-submit names, else ``local[*]``. Settings given on spark-submit's
+    command line win over this module's.
+
+    Parameters
+    ----------
+    app_name : str
+        Name shown by a cluster manager.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_CONF_DIR", str(_REPO / "infra" / "spark"))  # what the JVM must know at its start
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        SparkContext._ensure_initialized()  # started by spark-submit: its settings are in the JVM
+    elif "--master" not in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # else Spark binds the outer interface
+    conf = SparkConf()
+    for key, value in _DEFAULTS.items():
+        conf.setIfMissing(key, value)
+    conf.setIfMissing("spark.ui.showConsoleProgress", str(sys.stderr.isatty()).lower())
+    spark = SparkSession.builder.config(conf=conf).appName(app_name).getOrCreate()
+    if (spark.sparkContext.master or "").startswith("local"):
+        # 200 shuffle tasks, the default, cost more than the work they share on one machine.
+        spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
+    return spark

@@ -1,0 +1,121 @@
+"""States of texts: the part of embed_catalog that runs in Spark's workers, and how later jobs read them.
+
+A module of its own, so that workers import it by name and its cache lives as long as they do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.platform import columns
+from jobs.platform.errors import WarehouseError
+from jobs.platform.warehouse import Partition, Warehouse
+
+if TYPE_CHECKING:
+    from hymirec_model.content_encoder import ContentEncoder
+
+RESULT = "texts long"
+
+
+@dataclass(frozen=True)
+class SliceEmbedding:
+    """What a worker must know; small enough to travel with each task.
+
+    Parameters
+    ----------
+    warehouse : str
+        URI.
+    encoder : Partition
+    target : str
+        Folder to write to, relative to the warehouse.
+    """
+
+    warehouse: str
+    encoder: Partition
+    target: str
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Embed a slice (text_hash, text), write it as one file, and yield the number of texts."""
+        wh = Warehouse(self.warehouse)
+        parts = list(batches)
+        names = ("text_hash", "text")
+        rows = pa.Table.from_batches(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in names})
+        states = np.empty((0, self.dim(wh)), np.float16)
+        name = "empty"
+        if rows.num_rows:
+            encoder = _loaded(str(wh.local_copy(self.encoder)))
+            states = encoder.embed([str(text) for text in rows["text"].to_pylist()]).astype(np.float16)
+            name = str(rows["text_hash"][0])
+        table = rows.select(["text_hash"]).append_column("state", columns.fixed_lists(states))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
+        wh.storage.replace(f"{self.target}/from-{name}.parquet", sink.getvalue().to_pybytes())
+        yield pa.RecordBatch.from_pydict({"texts": pa.array([rows.num_rows], pa.int64())})
+
+    def dim(self, wh: Warehouse) -> int:
+        """Length of a state."""
+        config = Path(wh.local_copy(self.encoder)) / "backbone" / "config.json"
+        return int(json.loads(config.read_text())["hidden_size"])
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str) -> ContentEncoder:
+    import torch
+
+    from hymirec_model.content_encoder import ContentEncoder
+
+    torch.set_num_threads(1)  # Spark runs as many tasks as there are cores
+    return ContentEncoder.load(Path(folder))
+
+
+def encoder_states(
+    wh: Warehouse, encoder: Partition, *, until: str | None = None, before: str | None = None
+) -> list[Partition]:
+    """Partitions of text_vectors made by an encoder, up to and including ``until`` or strictly before ``before``."""
+    found = []
+    for day in wh.partitions("text_vectors"):
+        if (until is None or day <= until) and (before is None or day < before):
+            partition = wh.partition("text_vectors", day)
+            if partition.info["encoder_version"] == encoder.info["version"]:
+                found.append(partition)
+    return found
+
+
+def read_states(wh: Warehouse, ds: str, encoder: Partition) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """States of all distinct texts of catalog/ds, and each item's row among them.
+
+    Returns
+    -------
+    states : float32 array of shape (texts, h)
+    state_of_item : int64 array of shape (items,)
+
+    Raises
+    ------
+    WarehouseError
+        If a text has no state.
+    """
+    tables = [wh.read(partition, ["text_hash", "state"]) for partition in encoder_states(wh, encoder, until=ds)]
+    hashes = wh.read(wh.partition("catalog", ds), ["text_hash"])["text_hash"]
+    if not tables:
+        raise WarehouseError(f"text_vectors: seen none by encoder {encoder.info['version']}; run embed_catalog")
+    states = pa.concat_tables(tables)
+    rows: Any = pa.compute.index_in(hashes, value_set=states["text_hash"].combine_chunks())
+    missing = rows.null_count
+    if missing:
+        raise WarehouseError(
+            f"text_vectors: seen no state for {missing:,} of {len(hashes):,} items of catalog/ds={ds}; allowed: a "
+            "state for every text; run embed_catalog for this day again"
+        )
+    matrix = columns.matrix(states["state"].combine_chunks(), "text_vectors", "state")
+    return matrix.astype(np.float32), np.asarray(rows.combine_chunks(), np.int64)

@@ -1,0 +1,61 @@
+"""How long the tasks of a published refresh took, as MLflow knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.platform import tracking
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_RELEASE_TAG = "hymirec.release"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Time of one refresh.
+
+    Attributes
+    ----------
+    tasks : list of (name, seconds)
+        The last finished run of each task, in the order they ended.
+    total : float or None
+        Seconds from the start of the refresh to its end, starts of processes included; None while it runs.
+    """
+
+    tasks: list[tuple[str, float]]
+    total: float | None
+
+
+def of_release(release_id: str) -> Timings | None:
+    """Time of the refresh that published a release last; None if this MLflow knows none.
+
+    Raises
+    ------
+    TrackingError
+        If MLflow cannot be reached.
+    """
+    client = tracking.client_()
+    experiment = tracking.find_experiment(client)
+    published = _search(client, experiment, _RELEASE_TAG, release_id)
+    if not published:
+        return None
+    refresh_id = published[-1].data.tags[tracking.REFRESH_TAG]
+    seconds: dict[str, float] = {}
+    total = None
+    for run in _search(client, experiment, tracking.REFRESH_TAG, refresh_id):
+        if "seconds" in run.data.metrics and run.info.run_name:
+            seconds.pop(run.info.run_name, None)  # a retry counts where it stands
+            seconds[run.info.run_name] = run.data.metrics["seconds"]
+        elif "mlflow.parentRunId" not in run.data.tags and run.info.end_time:
+            total = (run.info.end_time - run.info.start_time) / 1000
+    return Timings(list(seconds.items()), total)
+
+
+def _search(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:
+    """Runs with a tag, oldest first."""
+    query, order = f"tags.`{tag}` = '{value}'", ["attributes.start_time ASC"]
+    return list(client.search_runs([experiment], query, max_results=1000, order_by=order))

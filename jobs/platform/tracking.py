@@ -1,0 +1,225 @@
+"""MLflow: one parent run a refresh, one nested run a stage.
+
+Everything goes through ``MlflowClient``; MLflow is imported when a stage starts, so that ``--help`` stays
+quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import logging
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jobs.platform.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "hymirec"
+REFRESH_TAG = "hymirec.refresh_id"
+_STATE = Path(__file__).resolve().parents[2] / "var" / "mlflow"
+_KIND_TAG = "hymirec.kind"
+_BATCH = 100  # most parameters MLflow takes in one call
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the default waits minutes for a dead server
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class StageRun:
+    """The nested run of a stage.
+
+    Attributes
+    ----------
+    run_id, parent_id : str
+        MLflow ids of the stage's run and of the refresh's run.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, parent_id: str) -> None:
+        self._client = client
+        self.run_id = run_id
+        self.parent_id = parent_id
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters; dataclasses and mappings are flattened to dotted names."""
+        from mlflow.entities import Param
+
+        flat = [Param(key, value) for key, value in _flatten(values)]
+        for start in range(0, len(flat), _BATCH):
+            self._client.log_batch(self.run_id, params=flat[start : start + _BATCH])
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics at ``step`` (default 0); values that are not finite are left out."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        finite = [Metric(k, float(v), now, step or 0) for k, v in values.items() if math.isfinite(v)]
+        self._client.log_batch(self.run_id, metrics=finite)
+
+    def artifact(self, path: str | Path, folder: str | None = None) -> None:
+        """Log a file, or all files of a folder, into the artefact folder ``folder``."""
+        log = self._client.log_artifacts if Path(path).is_dir() else self._client.log_artifact
+        log(self.run_id, str(path), folder)
+
+    def text(self, text: str, name: str) -> None:
+        """Log ``text`` as the artefact ``name``."""
+        self._client.log_text(self.run_id, text, name)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the stage's run."""
+        for key, value in values.items():
+            self._client.set_tag(self.run_id, key, value)
+
+
+@contextmanager
+def stage(name: str, *, ds: str, refresh_id: str) -> Iterator[StageRun]:
+    """Run a stage inside a nested MLflow run, and log its ``seconds``.
+
+    Parameters
+    ----------
+    name : str
+        Name of the stage's run.
+    ds : str
+        Day of the refresh.
+    refresh_id : str
+        Stages with the same id share a parent run, named ``refresh <ds>``.
+
+    Yields
+    ------
+    StageRun
+
+    Raises
+    ------
+    TrackingError
+        If MLflow cannot be reached.
+    """
+    client = client_()
+    experiment_id = find_experiment(client)
+    parent_id = _parent(client, experiment_id, ds, refresh_id)
+    tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, _KIND_TAG: "stage", "hymirec.ds": ds}
+    run = client.create_run(experiment_id, run_name=name, tags=tags)
+    stage_run = StageRun(client, run.info.run_id, parent_id)
+    start = time.perf_counter()
+    try:
+        yield stage_run
+    except BaseException as error:
+        status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        with suppress(Exception):  # MLflow may be what failed; the first error is the one to show
+            client.set_terminated(run.info.run_id, status)
+            client.set_terminated(parent_id, status)
+        raise
+    stage_run.metrics({"seconds": time.perf_counter() - start})
+    client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def preload() -> None:
+    """Start to import MLflow (seconds of work) in the background, while the job waits for something else."""
+    threading.Thread(target=_import_mlflow, daemon=True).start()
+
+
+def end_refresh(refresh_id: str, status: Status = "FINISHED") -> None:
+    """Close the parent run of a refresh; without one there is nothing to do."""
+    client = client_()
+    parent = _find_parent(client, find_experiment(client), refresh_id)
+    if parent is not None:
+        client.set_terminated(parent.info.run_id, status)
+
+
+def client_() -> MlflowClient:
+    """Return a client of MLFLOW_TRACKING_URI, by default a SQLite file under var/mlflow."""
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri())
+
+
+def _import_mlflow() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    importlib.import_module("mlflow")
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI, or the URI of the SQLite file under var/mlflow."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    _STATE.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{_STATE / 'mlflow.db'}"
+
+
+def find_experiment(client: MlflowClient) -> str:
+    """Return the id of the experiment, created if need be."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            try:
+                return client.create_experiment(EXPERIMENT, artifact_location=_artifact_location())
+            except MlflowException:  # another process was quicker
+                experiment = client.get_experiment_by_name(EXPERIMENT)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+    except MlflowException as error:
+        hint = "start it with `make up`, or unset MLFLOW_TRACKING_URI"
+        raise TrackingError(f"MLflow at {tracking_uri()}: {str(error)[:200]}; {hint}") from error
+
+
+def _artifact_location() -> str | None:
+    """Folder beside a SQLite store, by its absolute path so that a server on the same store shows it too.
+
+    A server decides for itself where its artefacts go.
+    """
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    return (Path(uri.removeprefix("sqlite:///")).resolve().parent / "artifacts").as_uri()
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, refresh_id: str) -> Run | None:
+    if not re.fullmatch(r"[\w.:+@ -]+", refresh_id):
+        raise TrackingError(f"refresh id: seen {refresh_id!r}; allowed: letters, digits, spaces and . : + @ _ -")
+    query = f"tags.`{REFRESH_TAG}` = '{refresh_id}' and tags.`{_KIND_TAG}` = 'refresh'"
+    runs = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
+    return runs[0] if runs else None
+
+
+def _parent(client: MlflowClient, experiment_id: str, ds: str, refresh_id: str) -> str:
+    found = _find_parent(client, experiment_id, refresh_id)
+    if found is None:
+        tags = {REFRESH_TAG: refresh_id, _KIND_TAG: "refresh", "hymirec.ds": ds}
+        found = client.create_run(experiment_id, run_name=f"refresh {ds}", tags=tags)
+    elif found.info.status != "RUNNING":  # a retry goes on where a failed one ended
+        client.update_run(found.info.run_id, status="RUNNING")
+    return str(found.info.run_id)
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value if isinstance(value, str) else json.dumps(value, default=str)

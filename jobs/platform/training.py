@@ -1,0 +1,124 @@
+"""What the training jobs share: when a model is due, what training may see, versions, and metrics on the way."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from jobs.platform.errors import JobError
+from jobs.platform.profile import Profile
+from jobs.platform.warehouse import Partition, Warehouse
+
+if TYPE_CHECKING:
+    from hymirec_model.histories import Histories
+    from jobs.platform.tracking import StageRun
+
+MODELS = Path(__file__).resolve().parents[2] / "var" / "models"
+"""Cache of pretrained weights that had to be converted."""
+LOGGED_POINTS = 100  # of a loss curve; each is a round trip to MLflow
+
+
+def why_due(newest: Partition | None, ds: str, profile: Profile, retrain: str | None) -> str:
+    """Reason to train a model on day ``ds``; empty when it is not due.
+
+    Parameters
+    ----------
+    newest : Partition or None
+        The model of an earlier day.
+    ds : str
+    profile : Profile
+    retrain : {"auto", "always", "never"} or None
+        Overrides the profile's.
+
+    Raises
+    ------
+    JobError
+        If there is no model and training is forbidden.
+    """
+    policy = retrain or profile.retrain
+    if newest is None:
+        if policy == "never":
+            raise JobError(f"retrain is never, but there is no model before ds={ds}; allowed: auto or always")
+        return "there is no model yet"
+    age = (datetime.date.fromisoformat(ds) - datetime.date.fromisoformat(newest.ds)).days
+    if policy == "always":
+        return "retrain is always"
+    if policy == "auto" and age >= profile.retrain_every_days:
+        return f"the model of {newest.ds} is {age} days old (retrain_every_days: {profile.retrain_every_days})"
+    return ""
+
+
+def evaluation_cut(ds: str, holdout_days: int) -> datetime.datetime:
+    """Midnight UTC at which the held-out days begin: ``holdout_days`` days up to and including ``ds``.
+
+    No training, and no fit of a codebook, sees an event from here on.
+    """
+    day = datetime.date.fromisoformat(ds) - datetime.timedelta(days=holdout_days - 1)
+    return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
+
+
+def read_histories(wh: Warehouse, partition: Partition) -> Histories:
+    """All users of a histories partition, in the order of their ids (buckets do not matter)."""
+    from hymirec_model.histories import Histories
+
+    table = wh.read(partition, ["user_id", "item_indices", "timestamps"])
+    return Histories.from_arrow(table.sort_by("user_id"))
+
+
+def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
+    """Histories of day ``ds`` without the held-out days.
+
+    Raises
+    ------
+    JobError
+        If no event is left.
+    """
+    cut = evaluation_cut(ds, profile.evaluation.holdout_days)
+    histories = read_histories(wh, wh.partition("histories", ds)).before(int(cut.timestamp()))
+    if not len(histories.items):
+        raise JobError(
+            f"histories/ds={ds}: seen no event before {cut.date()}, where the held-out days begin; allowed: 1 "
+            "or more. Import earlier days, choose a later ds, or set evaluation.holdout_days lower"
+        )
+    return histories
+
+
+def version_of(folder: Path) -> str:
+    """Fingerprint of the files of a model: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+class Progress:
+    """Progress bar on stderr and loss curve in MLflow, fed by a training loop.
+
+    Parameters
+    ----------
+    run : StageRun
+    title : str
+    steps : int
+    prefix : str, default=""
+        Put before the metrics' names in MLflow.
+    """
+
+    def __init__(self, run: StageRun, title: str, steps: int, prefix: str = "") -> None:
+        self._run, self._every, self._prefix = run, max(1, steps // LOGGED_POINTS), prefix
+        self._last = steps
+        self._bar = tqdm(total=steps, desc=title, unit="step", file=sys.stderr, mininterval=2.0)
+
+    def __call__(self, step: int, metrics: dict[str, float]) -> None:
+        """Take the metrics of a step, counted from 1."""
+        self._bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+        if step == 1 or step % self._every == 0 or step == self._last:
+            self._run.metrics({self._prefix + name: value for name, value in metrics.items()}, step=step)
+        if step == self._last:
+            self._bar.close()

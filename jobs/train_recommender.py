@@ -1,0 +1,142 @@
+"""Stage 2: train the light recommender and the LLM recommender when they are due.
+
+Reads ``histories/ds`` without the held-out days, ``item_vectors/ds``, ``item_codes/ds`` and the newest codebook.
+Writes ``recommender/ds``. Due by age, and whenever the item vectors changed their space. Under torchrun every process
+reads its share of the batches; the first one writes.
+
+The demo trains two layers of SmolLM2-135M for about two minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from jobs.platform import cli, columns, tracking
+from jobs.platform.errors import JobError
+from jobs.platform.profile import Profile, load_profile
+from jobs.platform.training import MODELS, Progress, training_histories, version_of, why_due
+from jobs.platform.warehouse import Partition, Warehouse
+
+
+def main(
+    warehouse: cli.WarehouseOption,
+    ds: cli.DsOption,
+    profile: cli.ProfileOption = "demo",
+    refresh_id: cli.RefreshIdOption = None,
+    retrain: cli.RetrainOption = None,
+) -> None:
+    """Train the recommender when it is due.
+
+    Writes recommender.
+    """
+    settings = load_profile(profile)
+    wh = Warehouse(warehouse)
+    vectors = wh.partition("item_vectors", ds)
+    newest = wh.latest("recommender", until=ds, strict=True)
+    why = why_due(newest, ds, settings, retrain)
+    if newest is not None and newest.info["encoder_version"] != vectors.info["encoder_version"]:
+        if (retrain or settings.retrain) == "never":
+            raise JobError(
+                f"retrain is never, but the recommender of {newest.ds} belongs to other item vectors; "
+                "allowed: auto or always"
+            )
+        why = "the item vectors are new"
+    first = int(os.environ.get("RANK", "0")) == 0
+    if not why:
+        assert newest is not None
+        if first:
+            with tracking.stage(
+                "train_recommender", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)
+            ) as run:
+                run.tags({"hymirec.due": "no"})
+            print(f"recommender: kept that of {newest.ds} ({newest.info['model_version']}), not due")
+        return
+    with _process_group():
+        if not first:
+            train(wh, ds, settings, vectors, None)
+            return
+        refresh = cli.refresh_id_or_default(refresh_id, ds)
+        with tracking.stage("train_recommender", ds=ds, refresh_id=refresh) as run:
+            run.tags({"hymirec.due": why})
+            run.params({"recommender": settings.recommender, "recommender_training": settings.recommender_training})
+            written = train(wh, ds, settings, vectors, run)
+            assert written is not None
+    losses = "no history long enough to validate on"
+    if "validation_loss" in written.info:
+        losses = (
+            f"validation loss {written.info['validation_loss']:.4f} "
+            f"(coarse interests alone {written.info['validation_coarse_loss']:.4f})"
+        )
+    print(f"recommender: trained ({why}), version {written.info['model_version']}, {losses}")
+
+
+def train(
+    wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: tracking.StageRun | None
+) -> Partition | None:
+    """Train and, where there is a ``run`` to report to, write recommender/ds."""
+    import torch
+
+    from hymirec_model.codebook import ResidualCodebook
+    from hymirec_model.hymirec import HyMiRec
+    from hymirec_model.llm_recommender import load_backbone
+    from hymirec_model.training import Items, train_recommender, training_device
+    from hymirec_model.weights import resolve
+
+    codes = wh.partition("item_codes", ds)
+    codebook = wh.latest("codebook", until=ds) or wh.partition("codebook", ds)
+    histories = training_histories(wh, ds, profile)
+    config, training = profile.recommender, profile.recommender_training
+    items = Items(
+        vectors_Id=torch.from_numpy(columns.vectors(wh, vectors).astype(np.float32)),
+        codes_IL=torch.from_numpy(columns.vectors(wh, codes, "codes").astype(np.int64)),
+        generation_I=torch.from_numpy(columns.column(wh, codes, "generation").astype(np.int64)),
+        known=torch.from_numpy(np.unique(histories.items)),
+    )
+    torch.manual_seed(training.seed)
+    backbone = load_backbone(resolve(config.weights, MODELS), config.backbone_layers)
+    model = HyMiRec(config, vectors.info["dim"], backbone)
+    table = ResidualCodebook.load(wh.local_copy(codebook)).to_module()
+    report = Progress(run, "recommender", training.light_steps + training.steps) if run else _silent
+    figures = train_recommender(model, table, items, histories, training, report, training_device())
+    if run is None:
+        return None
+    run.metrics(figures)
+    with wh.write_partition("recommender", ds) as part:
+        model.cpu().save(part.local)
+        part.info |= {
+            "model_version": version_of(part.local),
+            "encoder_version": vectors.info["encoder_version"],
+            **figures,
+        }
+    return wh.partition("recommender", ds)
+
+
+def _silent(step: int, metrics: dict[str, float]) -> None:
+    """Progress of the processes that do not report."""
+
+
+@contextlib.contextmanager
+def _process_group() -> Iterator[None]:
+    """The group of processes that torchrun started; nothing to do for a single one."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    cli.run(main)
