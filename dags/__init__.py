@@ -1,0 +1,1 @@
+"""What runs when: strings and wiring only."""

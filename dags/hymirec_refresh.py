@@ -1,0 +1,161 @@
+"""### The daily refresh of HyMiRec
+
+Turns one day of events and the item catalogue into one published release: the interests of every user and
+an ANN index.
+
+| task | what it does | runs as |
+|---|---|---|
+| resolve | which day, which warehouse, which profile | Python |
+| check_inputs | contract; bad rows to quarantine, a breach stops the run | Spark |
+| update_histories | yesterday's histories + the day's events | Spark |
+| train_encoder | stage 1: the content encoder, tuned end to end, when due | training launcher |
+| embed_catalog | states of texts that are new | Spark |
+| train_item_space | stage 1: item vectors from states and purchases, tuned when due | training launcher |
+| fit_codebook | codes of items; a new generation of the book on drift | subprocess |
+| train_recommender | stage 2: K interests a user, when due | training launcher |
+| evaluate | held-out days, beside baselines | training launcher |
+| export_interests | interests of users touched since the last export | Spark |
+| build_index | ANN index that reaches the recall target | subprocess |
+| publish | gate, then one atomic switch of `releases/CURRENT` | subprocess |
+
+Every task is a transaction on the partition `ds`: it can be cleared and rerun at any time.
+
+**Which day.** `ds` of the run's conf; else the logical date (scheduled runs, backfills,
+`airflow dags test … DAY`); else the oldest day with events that the current release does not cover.
+
+    airflow dags trigger hymirec_refresh --conf '{"ds": "2017-12-03"}'
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from airflow.sdk import DAG, CronDataIntervalTimetable, Param, chain, task
+
+from dags.launch import REPOSITORY, JobOperator, SparkJobOperator
+
+
+class Job(NamedTuple):
+    """A job of the chain: how it is started, and after how long it counts as stuck."""
+
+    name: str
+    operator: type[SparkJobOperator | JobOperator]
+    timeout: timedelta
+    retrains: bool = False
+    """Takes the override ``--retrain``."""
+
+
+JOBS = [
+    Job("check_inputs", SparkJobOperator, timedelta(hours=2)),
+    Job("update_histories", SparkJobOperator, timedelta(hours=4)),
+    Job("train_encoder", JobOperator, timedelta(hours=12), retrains=True),
+    Job("embed_catalog", SparkJobOperator, timedelta(hours=12)),
+    Job("train_item_space", JobOperator, timedelta(hours=12), retrains=True),
+    Job("fit_codebook", JobOperator, timedelta(hours=4)),
+    Job("train_recommender", JobOperator, timedelta(hours=24), retrains=True),
+    Job("evaluate", JobOperator, timedelta(hours=4)),
+    Job("export_interests", SparkJobOperator, timedelta(hours=12)),
+    Job("build_index", JobOperator, timedelta(hours=4)),
+    Job("publish", JobOperator, timedelta(hours=1)),
+]
+
+PARAMS = {
+    "warehouse": Param(
+        os.environ.get("HYMIREC_WAREHOUSE", str(REPOSITORY / "var" / "warehouse")),
+        type="string",
+        minLength=1,
+        title="Warehouse",
+        description="A local folder, or an s3a://, gs:// or hdfs:// URI.",
+    ),
+    "profile": Param(
+        os.environ.get("HYMIREC_PROFILE", "demo"),
+        type="string",
+        minLength=1,
+        title="Profile",
+        description="A profile in infra/profiles, or a path to a YAML file.",
+    ),
+    "ds": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Day",
+        description="Day (UTC) to refresh, YYYY-MM-DD. Empty: see the documentation of this DAG.",
+    ),
+    "retrain": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "auto", "always", "never"],
+        title="Retrain",
+        description="auto: train models that are due; always; never. Empty: as the profile says.",
+    ),
+}
+
+
+def schedule() -> CronDataIntervalTimetable | None:
+    """Return when the DAG runs: cron expression HYMIREC_SCHEDULE (default ``@daily``; ``none``: never).
+
+    The run of a data interval starts at the interval's end, so the partition of its day is complete.
+    """
+    expression = os.environ.get("HYMIREC_SCHEDULE", "@daily")
+    return None if expression == "none" else CronDataIntervalTimetable(expression, timezone="UTC")
+
+
+with DAG(
+    "hymirec_refresh",
+    description="One day of events and the catalogue become one published release",
+    doc_md=__doc__,
+    schedule=schedule(),
+    start_date=datetime(2000, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,  # each day builds on the one before
+    params=PARAMS,
+    tags=["hymirec", "recommender"],
+    default_args={
+        "owner": "hymirec",
+        "retries": int(os.environ.get("HYMIREC_RETRIES", "2")),
+        "retry_delay": timedelta(seconds=30),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=15),
+    },
+) as dag:
+
+    @task(execution_timeout=timedelta(minutes=10), multiple_outputs=False)
+    def resolve(
+        params: Any = None,
+        dag_run: Any = None,
+        run_id: str | None = None,
+        logical_date: datetime | None = None,
+    ) -> dict[str, str | None]:
+        """Work out the run's day, warehouse and profile, whatever kind of run it is."""
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from hymirec_model.errors import HymirecError
+        from jobs.platform.resolver import resolve_refresh
+
+        try:
+            return resolve_refresh(
+                params,
+                conf=dag_run.conf or {},
+                logical_date=logical_date,
+                manual=dag_run.run_type == "manual",
+                refresh_id=str(run_id),
+            )
+        except HymirecError as error:
+            raise AirflowFailException(f"error: {error}") from None
+
+    chain(
+        resolve(),
+        *[
+            job.operator(
+                task_id=job.name,
+                job=job.name,
+                resolver="resolve",
+                retrains=job.retrains,
+                execution_timeout=job.timeout,
+                doc_md=f"`python -m jobs.{job.name} --help`",
+            )
+            for job in JOBS
+        ],
+    )

@@ -1,0 +1,143 @@
+"""How a task starts a job: through Spark submit, or as a subprocess of the training launcher.
+
+Both operators take the job's name and the refresh that the task ``resolver`` worked out (warehouse, ds,
+profile, refresh_id, retrain), turn it into the command-line options that every job has, stream the job's
+output into the task's log and end the task by the job's exit code: 2 is bad input, which does not mend
+itself, so the task fails at once; any other code is retried. The failure names the job's own ``error: …``
+line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BAD_INPUT = 2
+_GRACE_SECONDS = 15
+_KEPT_LINES = 50
+_PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
+
+
+def options(refresh: Mapping[str, str | None], *, retrains: bool) -> list[str]:
+    """Return ``refresh`` as options: without None, and ``retrain`` only for jobs that know it."""
+    return [
+        part
+        for name, value in refresh.items()
+        if value is not None and (retrains or name != "retrain")
+        for part in (f"--{name.replace('_', '-')}", value)
+    ]
+
+
+def fail(job: str, exit_code: int, lines: Iterable[str]) -> NoReturn:
+    """End the task of a job that failed: for good when its input is bad, else with a retry."""
+    last, reason = "", ""
+    for line in lines:
+        if _PROGRESS_BAR.search(line):  # a bar prints after the traceback when it is torn down
+            continue
+        last = line.strip() or last
+        reason = line.strip() if line.startswith("error: ") else reason
+    if exit_code == BAD_INPUT:
+        raise AirflowFailException(f"{job}: {reason or last}")
+    ending = f"ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    raise AirflowException(f"{job}: {ending}: {reason or last or 'it printed nothing'}")
+
+
+def job_options(task: SparkJobOperator | JobOperator, context: Context) -> list[str]:
+    """Return the options of a task's job, from what the task ``resolver`` returned."""
+    # Pulled here, not handed over as an XCom argument: that would add an edge from the resolver to each task.
+    return options(context["ti"].xcom_pull(task_ids=task.resolver), retrains=task.retrains)
+
+
+class SparkJobOperator(SparkSubmitOperator):
+    """Runs ``jobs/<job>.py`` through spark-submit on the connection ``spark_default``."""
+
+    ui_color = "#e8a838"
+
+    def __init__(self, *, job: str, resolver: str, retrains: bool = False, **kwargs: Any) -> None:
+        super().__init__(
+            application=str(REPOSITORY / "infra" / "spark_job.py"),
+            conn_id="spark_default",
+            name=f"hymirec {job}",
+            **kwargs,
+        )
+        self.job = job
+        self.resolver = resolver
+        self.retrains = retrains
+
+    def execute(self, context: Context) -> None:
+        """Submit the job and wait for it."""
+        self.application_args = [self.job, *job_options(self, context)]
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            found = re.search(r"Error code is: (-?\d+)", str(error))
+            if found is None:
+                raise
+            fail(self.job, int(found[1]), str(error).splitlines())
+
+
+class JobOperator(BaseOperator):
+    """Runs ``python -m jobs.platform.launcher <job> …``: torchrun where several devices can share the job."""
+
+    ui_color = "#9bc8e8"
+
+    def __init__(self, *, job: str, resolver: str, retrains: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.job = job
+        self.resolver = resolver
+        self.retrains = retrains
+        self._process: subprocess.Popen[str] | None = None
+
+    def execute(self, context: Context) -> None:
+        """Start the job in a process group of its own, log what it prints and wait for it."""
+        command = [sys.executable, "-m", "jobs.platform.launcher", self.job, *job_options(self, context)]
+        self.log.info("Command: %s", command)
+        self._process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        kept: deque[str] = deque(maxlen=_KEPT_LINES)
+        assert self._process.stdout is not None
+        try:
+            for line in self._process.stdout:
+                if line.strip():
+                    self.log.info("%s", line.rstrip())
+                    kept.append(line)
+            exit_code = self._process.wait()
+        except BaseException:  # Ctrl-C in `airflow dags test`, which calls no on_kill
+            self.on_kill()
+            raise
+        if exit_code != 0:
+            fail(self.job, exit_code, kept)
+
+    def on_kill(self) -> None:
+        """End the job and what it started; Airflow calls this on a timeout and when a run is stopped."""
+        if self._process is None:
+            return
+        for stop in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, stop)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_GRACE_SECONDS)
