@@ -1,0 +1,73 @@
+# HyMiRec on one machine. `make help` lists the commands.
+# State lives in var/, the environment in .venv; infra/local_env.py sets every variable that Airflow, Spark and MLflow see.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Every shell has a USER of its own; only one given on make's command line names a person to inspect.
+ifeq ($(origin USER),command line)
+override PERSON := $(USER)
+endif
+
+# Values reach the commands through the environment, so that no shell ever splits or expands them.
+export DS WAREHOUSE PROFILE RETRAIN PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
+
+PYTHON_BIN := .venv/bin/python
+IN_ENV := $(PYTHON_BIN) -m infra.local_env --
+REFRESH := $(PYTHON_BIN) -m infra.refresh
+
+##@ Start here
+.PHONY: help demo test
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+
+demo: setup ## One day of real purchases through the whole DAG; run again for the next day
+	@$(REFRESH) demo
+
+test: setup ## All tests; PYTEST="-k name" chooses some
+	@$(IN_ENV) $(PYTHON_BIN) -m pytest $(PYTEST)
+
+##@ One day in the foreground
+.PHONY: run inspect
+run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always]
+	@$(REFRESH) run
+
+inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
+	@test -n "$${PERSON:-}" || { echo "error: which person? make inspect USER=2375" >&2; exit 2; }
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.inspect_user --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" "$$PERSON"
+
+##@ Airflow and MLflow as services on this machine
+.PHONY: up down status trigger
+up: setup ## Start Airflow and MLflow [AIRFLOW_PORT=8080] [MLFLOW_PORT=5000]
+	@$(IN_ENV) $(PYTHON_BIN) -m infra.services up
+
+down: ## Stop them, with everything they started
+	@test ! -x $(PYTHON_BIN) || $(IN_ENV) $(PYTHON_BIN) -m infra.services down
+
+status: setup ## What is running, and how the latest refreshes went
+	@$(IN_ENV) $(PYTHON_BIN) -m infra.services status
+
+trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always]
+	@$(REFRESH) trigger
+
+##@ Upkeep
+.PHONY: setup lock lint clean
+setup: ## Make .venv from requirements.lock (the other commands do it when needed)
+	@infra/setup.sh
+
+lock: ## Write requirements.lock anew from requirements.txt; UPGRADE=1 takes newer indirect versions
+	@$(PYTHON_BIN) -m infra.lock $(if $(UPGRADE),--upgrade)
+
+lint: setup ## Format and fix what can be fixed, then check types and imports
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+clean: down ## Remove var/: warehouse, runs, logs, downloaded models
+	@rm -rf var

@@ -1,0 +1,1 @@
+"""Running HyMiRec on one machine: environment, set-up, services, foreground runs."""
