@@ -1,0 +1,53 @@
+"""One environment and one Spark session for all tests; state goes to a folder that is removed afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.local_env import environment
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_STATE = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before any test module is imported."""
+    state = tempfile.mkdtemp(prefix="hymirec-tests-")
+    config.stash[_STATE] = state
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "HYMIREC"))
+    }
+    for key in os.environ.keys() - inherited.keys():
+        del os.environ[key]
+    os.environ.update(environment({**inherited, "HYMIREC_STATE": state}))
+    os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --conf spark.ui.enabled=false pyspark-shell"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the tests' state."""
+    shutil.rmtree(config.stash[_STATE], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the repository's root."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    """Return the one Spark session of the tests: local, two cores."""
+    from jobs.platform.spark import session
+
+    found = session("tests")
+    yield found
+    found.stop()

@@ -1,0 +1,125 @@
+"""The DAG: it loads quickly and without weight, its chain is the designed one, it treats exit codes right."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHAIN = [
+    "resolve",
+    "check_inputs",
+    "update_histories",
+    "train_encoder",
+    "embed_catalog",
+    "train_item_space",
+    "fit_codebook",
+    "train_recommender",
+    "evaluate",
+    "export_interests",
+    "build_index",
+    "publish",
+]
+ON_SPARK = {"check_inputs", "update_histories", "embed_catalog", "export_interests"}
+HEAVY = ["torch", "pyspark", "faiss", "mlflow", "transformers", "pandas", "numpy", "pyarrow"]
+
+
+@pytest.fixture(scope="module")
+def dag() -> Any:
+    from dags.hymirec_refresh import dag
+
+    return dag
+
+
+def test_parses_in_a_second_without_weight(repository: Path) -> None:
+    """What an Airflow process pays for the file, Airflow itself being there already."""
+    script = f"""
+import json, sys, time
+import airflow.sdk
+start = time.perf_counter()
+import dags.hymirec_refresh
+seconds = time.perf_counter() - start
+print(json.dumps([seconds, [name for name in {HEAVY} if name in sys.modules]]))
+"""
+    runs = []
+    for _ in range(2):  # the first may compile bytecode
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True
+        )
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    assert runs[0][1] == []
+    assert min(seconds for seconds, _ in runs) < 1
+
+
+def test_dag_bag_loads_without_errors(repository: Path) -> None:
+    script = """
+import json
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag("dags")
+print(json.dumps([sorted(bag.dags), bag.import_errors]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [["hymirec_refresh"], {}]
+
+
+def test_chain_is_linear_in_the_designed_order(dag: Any) -> None:
+    assert list(dag.task_dict) == CHAIN
+    following = [dag.get_task(task).downstream_task_ids for task in CHAIN]
+    assert following == [*({task} for task in CHAIN[1:]), set()]
+
+
+def test_every_job_of_the_chain_exists(repository: Path) -> None:
+    from jobs.platform.launcher import known_jobs
+
+    assert set(CHAIN[1:]) <= set(known_jobs())
+
+
+def test_tasks_start_their_jobs_as_designed(dag: Any) -> None:
+    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+    from dags.launch import JobOperator
+
+    for name in CHAIN[1:]:
+        task = dag.get_task(name)
+        assert isinstance(task, SparkSubmitOperator if name in ON_SPARK else JobOperator)
+        assert task.job == name
+        if name in ON_SPARK:
+            assert task._conn_id == "spark_default"
+            assert Path(task.application).is_file()
+
+
+def test_tasks_are_bounded_and_retried(dag: Any) -> None:
+    for task in dag.tasks:
+        assert task.execution_timeout is not None and task.execution_timeout <= timedelta(days=1)
+        assert task.retries == 2 and task.retry_exponential_backoff
+    assert dag.max_active_runs == 1 and not dag.catchup
+
+
+def test_is_documented(dag: Any) -> None:
+    assert dag.doc_md and dag.description and dag.tags
+    for name in ("warehouse", "profile", "ds", "retrain"):
+        assert dag.params.get_param(name).description
+    for name in CHAIN:
+        assert f"| {name} |" in dag.doc_md
+
+
+@pytest.mark.parametrize(("setting", "expression"), [("@daily", "0 0 * * *"), ("0 3 * * *", "0 3 * * *")])
+def test_scheduled_runs_cover_the_day_before(monkeypatch: pytest.MonkeyPatch, setting: str, expression: str) -> None:
+    from airflow.sdk import CronDataIntervalTimetable
+
+    from dags import hymirec_refresh
+
+    monkeypatch.setenv("HYMIREC_SCHEDULE", setting)
+    timetable = hymirec_refresh.schedule()
+    assert isinstance(timetable, CronDataIntervalTimetable)
+    assert timetable.expression in (setting, expression)
+
+
+def test_no_schedule_on_this_machine(dag: Any) -> None:
+    assert dag.schedule is None

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from itertools import islice, pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hymirec_model.errors import InputError
+from hymirec_model.histories import (
+    AGE_BUCKETS,
+    Batch,
+    Histories,
+    WindowSampler,
+    age_bucket,
+    newest_batch,
+    window_batch,
+)
+
+Streams = list[list[tuple[int, int]]]
+"""Events (item, timestamp) of every user, oldest first."""
+
+# Timestamps from a small range: most moments hold several events.
+events = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 12)), max_size=14)
+streams = st.lists(events.map(lambda rows: sorted(rows, key=lambda row: row[1])), max_size=6)
+
+
+def of(rows: Streams) -> Histories:
+    table = pa.table(
+        {
+            "user_id": pa.array([f"u{number}" for number in range(len(rows))], pa.string()),
+            "item_indices": pa.array([[item for item, _ in row] for row in rows], pa.list_(pa.int32())),
+            "timestamps": pa.array([[stamp for _, stamp in row] for row in rows], pa.list_(pa.int64())),
+        }
+    )
+    return Histories.from_arrow(table)
+
+
+def back(histories: Histories) -> Streams:
+    pairs = list(zip(histories.items.tolist(), histories.timestamps.tolist(), strict=True))
+    return [pairs[start:end] for start, end in pairwise(histories.offsets.tolist())]
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams, st.integers(-1, 14), st.sets(st.integers(0, 9)), st.data())
+def test_cutting_and_choosing_equals_plain_python(rows: Streams, cut: int, kept: set[int], data: st.DataObject) -> None:
+    histories = of(rows)
+    assert back(histories) == rows
+    assert histories.users.tolist() == [user for user, row in enumerate(rows) for _ in row]
+    assert back(histories.before(cut)) == [[e for e in row if e[1] < cut] for row in rows]
+    assert back(histories.since(cut)) == [[e for e in row if e[1] >= cut] for row in rows]
+    marks = np.isin(np.arange(10), list(kept))
+    assert back(histories.only_items(marks)) == [[e for e in row if e[0] in kept] for row in rows]
+    numbers = data.draw(st.lists(st.integers(0, len(rows) - 1)) if rows else st.just([]))
+    chosen = histories.of_users(np.array(numbers, np.int64))
+    assert back(chosen) == [rows[number] for number in numbers]
+    assert chosen.user_ids.tolist() == [f"u{number}" for number in numbers]
+
+
+def test_chunks_and_slices_of_a_table_do_not_matter() -> None:
+    rows = [[(1, 1), (2, 2)], [], [(3, 3)], [(4, 4), (5, 4), (6, 9)]]
+    whole = pa.table(
+        {
+            "user_id": [f"u{number}" for number in range(4)],
+            "item_indices": pa.array([[e[0] for e in row] for row in rows], pa.list_(pa.int32())),
+            "timestamps": pa.array([[e[1] for e in row] for row in rows], pa.list_(pa.int64())),
+        }
+    )
+    assert back(Histories.from_arrow(pa.concat_tables([whole.slice(0, 1), whole.slice(1)]))) == rows
+    assert back(Histories.from_arrow(whole.slice(2))) == rows[2:]
+
+
+def test_lists_of_different_length_are_refused() -> None:
+    table = pa.table({"user_id": ["u"], "item_indices": [[1, 2]], "timestamps": [[1]]})
+    with pytest.raises(InputError, match="differ in length; rerun update_histories"):
+        Histories.from_arrow(table)
+
+
+def test_age_buckets_grow_with_age_and_stay_in_range() -> None:
+    buckets = age_bucket(np.array([-5, 0, 3599, 3600, 86_400, 30 * 86_400, 6 * 365 * 86_400, 10**12]))
+    assert buckets[0] == buckets[1] == 0 and buckets[-1] == AGE_BUCKETS - 1
+    assert (np.diff(buckets) >= 0).all() and len(set(buckets[3:].tolist())) >= 4
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams.filter(bool), st.integers(1, 20), st.integers(0, 6), st.data())
+def test_windows_are_padded_at_the_front_and_keep_the_order(
+    rows: Streams, history: int, window: int, data: st.DataObject
+) -> None:
+    histories = of(rows)
+    users = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5)), np.int64)
+    places = [data.draw(st.integers(0, len(rows[user]))) for user in users]
+    now = np.full(len(users), 20 * 3600)
+    batch = window_batch(histories, users, histories.offsets[users] + places, now, history, window)
+    assert batch.items_BN.shape[1] == max(1, min(history, max(places)))
+    for number, (user, place) in enumerate(zip(users, places, strict=True)):
+        past, future = rows[user][max(0, place - history) : place], rows[user][place : place + window]
+        mask = batch.mask_BN[number].numpy()
+        assert mask.tolist() == [False] * (len(mask) - len(past)) + [True] * len(past)
+        assert batch.items_BN[number].tolist() == [0] * (len(mask) - len(past)) + [item for item, _ in past]
+        ages = age_bucket(np.array([20 * 3600 - stamp for _, stamp in past], np.int64))
+        assert batch.ages_BN[number].tolist() == [0] * (len(mask) - len(past)) + ages.tolist()
+        spare = window - len(future)
+        assert batch.targets_BW[number].tolist() == [item for item, _ in future] + [0] * spare
+        assert batch.target_mask_BW[number].tolist() == [True] * len(future) + [False] * spare
+
+
+def test_newest_events_stand_last_and_there_are_no_targets() -> None:
+    batch = newest_batch(of([[(1, 1), (2, 2), (3, 3)], [], [(4, 4)]]), np.array([2, 0, 1]), 10, 2)
+    assert batch.items_BN.tolist() == [[0, 4], [2, 3], [0, 0]]
+    assert batch.mask_BN.tolist() == [[False, True], [True, True], [False, False]]
+    assert batch.targets_BW.shape == (3, 0)
+
+
+def numbered(rows: Streams) -> tuple[Histories, dict[int, tuple[int, int]]]:
+    """Histories in which every event has an item of its own, and owner and timestamp by item (from 1)."""
+    number, where, out = 0, {}, []
+    for user, row in enumerate(rows):
+        out.append([])
+        for _, stamp in row:
+            number += 1
+            where[number] = (user, stamp)
+            out[-1].append((number, stamp))
+    return of(out), where
+
+
+def qualified(rows: Streams) -> bool:
+    return any(len({stamp for _, stamp in row}) > 1 for row in rows)
+
+
+def rows_of(batch: Batch) -> list[tuple[list[int], list[int]]]:
+    return [
+        (items[mask].tolist(), targets[valid].tolist())
+        for items, mask, targets, valid in zip(
+            batch.items_BN, batch.mask_BN, batch.targets_BW, batch.target_mask_BW, strict=True
+        )
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams.filter(qualified), st.integers(2, 14), st.integers(1, 5), st.integers(0, 3))
+def test_nothing_from_the_cut_on_reaches_a_batch_and_no_tie_is_split(
+    rows: Streams, cut: int, window: int, seed: int
+) -> None:
+    histories, where = numbered(rows)
+    training = histories.before(cut)
+    if not qualified(back(training)):
+        return
+    sampler = WindowSampler(training, batch_users=8, history=6, window=window, seed=seed)
+    for batch in [*islice(sampler, 4), *sampler.last_windows(99)]:
+        for past, future in rows_of(batch):
+            assert past and future, "a training window without history or without targets"
+            assert len({where[item][0] for item in [*past, *future]}) == 1, "two users were mixed"
+            assert max(where[item][1] for item in [*past, *future]) < cut
+            assert max(where[item][1] for item in past) < min(where[item][1] for item in future)
+            assert [*past, *future] == list(range(past[0], future[-1] + 1)), "events were skipped or reordered"
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams.filter(qualified), st.integers(1, 4), st.integers(0, 3))
+def test_every_moment_but_the_first_is_drawn(rows: Streams, window: int, seed: int) -> None:
+    histories, where = numbered(rows)
+    seen = set()
+    sampler = WindowSampler(histories, batch_users=128, history=6, window=window, seed=seed)
+    for batch in islice(sampler, 8):
+        seen |= {where[future[0]] for _, future in rows_of(batch)}
+    stamps = [sorted({stamp for _, stamp in row}) for row in rows]
+    assert seen == {(user, stamp) for user, row in enumerate(stamps) for stamp in row[1:]}
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams.filter(qualified), st.integers(1, 4), st.integers(0, 3))
+def test_held_windows_are_never_targets(rows: Streams, window: int, seed: int) -> None:
+    histories, _ = numbered(rows)
+    sampler = WindowSampler(histories, batch_users=16, history=6, window=window, seed=seed, hold_last=True)
+    held = {item for batch in sampler.last_windows(99) for _, future in rows_of(batch) for item in future}
+    for batch in islice(sampler, 8):
+        for past, future in rows_of(batch):
+            assert not held & {*past, *future}
+
+
+def test_held_windows_are_full_and_the_last_that_are() -> None:
+    histories, _ = numbered([[(0, stamp) for stamp in (1, 2, 2, 3, 4, 5, 5, 6)], [(0, 1), (0, 2)], []])
+    sampler = WindowSampler(histories, batch_users=4, history=9, window=3, seed=0, hold_last=True)
+    assert [rows_of(batch) for batch in sampler.last_windows(5)] == [[([1, 2, 3, 4, 5], [6, 7, 8])]]
+    drawn = {tuple(future) for batch in islice(sampler, 20) for _, future in rows_of(batch)}
+    assert drawn == {(2, 3, 4), (10,)}
+
+
+def test_streams_of_equal_seeds_are_equal() -> None:
+    histories, _ = numbered([[(0, stamp) for stamp in range(20)]] * 5)
+    first, second, other = (
+        [rows_of(batch) for batch in islice(WindowSampler(histories, batch_users=4, history=5, window=3, seed=s), 5)]
+        for s in (3, 3, 4)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[(1, 5)], []], [[(1, 5), (2, 5)], [(3, 1)]]])
+def test_users_without_two_moments_cannot_train(rows: Streams) -> None:
+    with pytest.raises(InputError, match=f"seen {len(rows)} users, none with events at two different moments"):
+        WindowSampler(of(rows), batch_users=2, history=3, window=2, seed=0)
+
+
+@pytest.mark.parametrize("window", [1, 3, 10])
+def test_holding_back_leaves_something_to_train_on(window: int) -> None:
+    """Short histories do not starve: a user all of whose moments would be held back is trained on instead."""
+    histories, _ = numbered([[(0, stamp) for stamp in range(window + 2)]] * 4)
+    sampler = WindowSampler(histories, batch_users=8, history=5, window=window, seed=0, hold_last=True)
+    assert rows_of(next(iter(sampler)))

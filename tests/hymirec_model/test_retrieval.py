@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from hymirec_model.errors import InputError
+from hymirec_model.retrieval import Merge, calibration_weights, merge_scores, search, top_items
+
+MERGES: tuple[Merge, ...] = ("max", "lse", "calibrated")
+
+
+def unit(*shape: int, seed: int) -> torch.Tensor:
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def people() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weights = torch.rand(20, 4, generator=torch.Generator().manual_seed(2))
+    weights[:5, 2] = 0
+    return unit(20, 4, 16, seed=0), weights, unit(300, 16, seed=1)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_merge_equals_its_formula(merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    interests, weights, items = people
+    cosine = torch.einsum("ukd,nd->ukn", interests, items).double()
+    exists = (weights > 0).double()[..., None]
+    expected = {
+        "max": (cosine.masked_fill(exists == 0, -9)).amax(1),
+        "lse": (exists * (12 * cosine).exp()).sum(1).log(),
+        "calibrated": (weights[..., None] * (12 * cosine).exp()).sum(1).log(),
+    }[merge]
+    scores = merge_scores(interests, weights, items, merge, 12.0)
+    assert torch.allclose(scores.double(), expected, atol=1e-4)
+    own = items.expand(20, -1, -1)[:, :50]
+    assert torch.allclose(merge_scores(interests, weights, own, merge, 12.0), scores[:, :50], atol=1e-5)
+
+
+def test_one_interest_ranks_by_its_cosine_under_every_rule() -> None:
+    interests, items = unit(5, 1, 8, seed=3), unit(100, 8, seed=4)
+    lists = [top_items(interests, torch.ones(5, 1), items, 10, merge, 20.0)[0] for merge in MERGES]
+    assert (lists[0] == lists[1]).all() and (lists[0] == lists[2]).all()
+
+
+def test_large_scale_stays_finite_and_lse_approaches_max(
+    people: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    interests, weights, items = people
+    lse = merge_scores(interests, weights, items, "lse", 1e4)
+    assert torch.isfinite(lse).all()
+    assert torch.allclose(lse / 1e4, merge_scores(interests, weights, items, "max"), atol=1e-3)
+
+
+def test_calibration_brings_a_greedy_interest_down() -> None:
+    """An interest near the catalogue's common direction likes everything; its weight must fall."""
+    items = normalize(unit(500, 16, seed=5) + 2 * unit(1, 16, seed=6), dim=-1)
+    interests = torch.stack([normalize(items.mean(0), dim=0), unit(1, 16, seed=7)[0]])[None]
+    weights = calibration_weights(interests, items[:200], 10.0)
+    assert weights[0, 0] < weights[0, 1]
+    assert weights.sum().item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_top_items_is_the_full_sort(merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    interests, weights, items = people
+    scores = merge_scores(interests, weights, items, merge, 12.0)
+    found, found_scores = top_items(interests, weights, items, 25, merge, 12.0)
+    best = scores.sort(1, descending=True)
+    assert (found == best.indices[:, :25]).all()
+    assert torch.allclose(found_scores, best.values[:, :25], atol=1e-5)
+    assert (top_items(interests, weights, items, 300, merge, 12.0)[0].sort(1).values == torch.arange(300)).all()
+
+
+def test_ties_follow_the_seed_not_the_index() -> None:
+    items = unit(1, 8, seed=0).expand(1000, 8)
+    interests, weights = unit(3, 2, 8, seed=1), torch.ones(3, 2)
+    first, _ = top_items(interests, weights, items, 20, "lse", 5.0, seed=1)
+    again, _ = top_items(interests, weights, items, 20, "lse", 5.0, seed=1)
+    other, _ = top_items(interests, weights, items, 20, "lse", 5.0, seed=2)
+    assert (first == again).all() and not (first == other).all()
+    assert 200 < first.float().mean() < 800, "ties lean to one end of the index"
+
+
+def test_excluded_items_are_left_out(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    interests, weights, items = people
+    plain, _ = top_items(interests, weights, items, 10)
+    exclude = (np.arange(0, 101, 5), plain[:, :5].flatten().numpy())
+    rest, _ = top_items(interests, weights, items, 10, exclude=exclude)
+    assert (rest[:, :5] == plain[:, 5:]).all()
+    nearly_all = (np.array([0, *[298 * (u + 1) for u in range(20)]]), np.tile(np.arange(298), 20))
+    rest, scores = top_items(interests, weights, items, 4, exclude=nearly_all)
+    assert (rest[:, :2].sort(1).values == torch.tensor([298, 299])).all()
+    assert (rest[:, 2:] == -1).all() and (scores[:, 2:] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("merge", MERGES)
+def test_search_over_an_exact_index_equals_exact_retrieval(
+    merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> None:
+    interests, weights, items = people
+    index = faiss.IndexFlatIP(16)
+    index.add(items.numpy())
+    arrays = (interests.numpy(), weights.numpy(), items.numpy().astype(np.float16).astype(np.float32))
+    found, scores = search(index, *arrays, 30, merge, 12.0, per_interest=300)
+    exact, exact_scores = top_items(interests, weights, torch.from_numpy(arrays[2]), 30, merge, 12.0)
+    assert np.allclose(scores, exact_scores.numpy(), atol=1e-4)
+    assert (found == exact.numpy()).mean() > 0.99
+    short, short_scores = search(index, *arrays, 30, merge, 12.0, per_interest=3)
+    assert ((short >= 0) == np.isfinite(short_scores)).all()
+    assert ((short >= 0).sum(1) <= 12).all() and (np.diff(short_scores.clip(-1e9), axis=1) <= 0).all()
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in short)
+
+
+def test_no_users_give_empty_lists(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    interests, weights, items = people
+    index = faiss.IndexFlatIP(16)
+    index.add(items.numpy())
+    assert top_items(interests[:0], weights[:0], items, 7)[0].shape == (0, 7)
+    assert search(index, interests[:0].numpy(), weights[:0].numpy(), items.numpy(), 7)[0].shape == (0, 7)
+
+
+def test_bad_input_is_named() -> None:
+    interests, items = unit(2, 3, 8, seed=0), unit(10, 8, seed=1)
+    weights = torch.ones(2, 3)
+    with pytest.raises(InputError, match="merge: got 'mean', allowed max, lse, calibrated"):
+        merge_scores(interests, weights, items, "mean")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="scale: got 0"):
+        merge_scores(interests, weights, items, "lse", 0.0)
+    with pytest.raises(InputError, match="item_vectors: got shape"):
+        merge_scores(interests, weights, items[:, :4])
+    with pytest.raises(InputError, match=r"1 users have weights .* row 1"):
+        top_items(interests, torch.tensor([[1.0, 0, 0], [0, 0, 0]]), items, 3)
+    with pytest.raises(InputError, match="n: got 11"):
+        top_items(interests, weights, items, 11)
+    index = faiss.IndexFlatIP(8)
+    index.add(items[:5].numpy())
+    with pytest.raises(InputError, match="index holds 5 vectors"):
+        search(index, interests.numpy(), weights.numpy(), items.numpy(), 3)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaModel
+
+from hymirec_model.codebook import ResidualCodebook
+from hymirec_model.config import CodebookConfig, RecommenderConfig, RecommenderTrainingConfig
+from hymirec_model.histories import Histories
+from hymirec_model.hymirec import HyMiRec
+from hymirec_model.training import Items, train_recommender, training_device
+from tests.hymirec_model import planted
+
+ITEMS, D = 90, 12
+CONFIG = RecommenderTrainingConfig(
+    light_steps=25,
+    steps=25,
+    batch_users=16,
+    window=4,
+    negatives=64,
+    learning_rate=3e-3,
+    backbone_learning_rate=1e-3,
+    validation_users=40,
+)
+VECTORS = planted.vectors(ITEMS, D)
+BOOK = ResidualCodebook(CodebookConfig(layers=2, size=16, iterations=2)).fit(VECTORS)
+LOG = planted.log(60, ITEMS)
+
+
+def items(histories: Histories) -> Items:
+    generation, codes = BOOK.encode_best(VECTORS)
+    return Items(
+        vectors_Id=torch.from_numpy(VECTORS),
+        codes_IL=torch.from_numpy(codes.astype(np.int64)),
+        generation_I=torch.from_numpy(generation.astype(np.int64)),
+        known=torch.from_numpy(np.unique(histories.items)),
+    )
+
+
+def train(
+    objective: Literal["mixture", "dmil"] = "mixture",
+    config: RecommenderTrainingConfig = CONFIG,
+    histories: Histories = LOG,
+) -> tuple[dict[str, float], list[tuple[int, dict[str, float]]], HyMiRec]:
+    torch.manual_seed(0)
+    settings = RecommenderConfig(
+        interests=2, coarse_interests=4, history=12, recent=4, light_width=16, light_heads=2, objective=objective
+    )
+    llama = LlamaConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=24,
+        vocab_size=1,
+    )
+    model, curve = HyMiRec(settings, D, LlamaModel(llama)), []
+    model.llm.backbone.get_input_embeddings().requires_grad_(False)
+    figures = train_recommender(
+        model,
+        BOOK.to_module(),
+        items(histories),
+        histories,
+        config,
+        lambda step, metrics: curve.append((step, metrics)),
+        torch.device("cpu"),
+    )
+    return figures, curve, model
+
+
+def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
+    untrained, _, _ = train(config=replace(CONFIG, light_steps=0, steps=1, learning_rate=1e-9))
+    figures, curve, model = train()
+    again, same_curve, same_model = train()
+    assert figures["validation_loss"] < untrained["validation_loss"] - 0.3
+    assert figures["validation_coarse_loss"] < untrained["validation_coarse_loss"] - 0.3
+    assert 0.5 <= figures["validation_largest_interest_share"] < 1
+    assert [step for step, _ in curve] == list(range(1, CONFIG.light_steps + CONFIG.steps + 1))
+    assert "scale" not in curve[CONFIG.light_steps - 1][1] and "scale" in curve[CONFIG.light_steps][1]
+    assert (figures, curve) == (again, same_curve)
+    assert not model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, same_model.state_dict()[name]), name
+
+
+def test_objective_of_the_paper_trains() -> None:
+    config = replace(CONFIG, light_steps=10, steps=20)
+    figures, curve, _ = train("dmil", config)
+    losses = [metrics["loss"] for _, metrics in curve[config.light_steps :]]
+    assert np.isfinite(losses).all() and np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert np.isfinite(list(figures.values())).all()
+
+
+def test_light_phase_leaves_the_llm_alone() -> None:
+    _, _, start = train(
+        config=replace(CONFIG, light_steps=0, steps=1, learning_rate=1e-12, backbone_learning_rate=1e-12)
+    )
+    config = replace(CONFIG, light_steps=8, steps=1, learning_rate=1e-3, backbone_learning_rate=1e-12)
+    _, _, model = train(config=config)
+    changed = {
+        name
+        for name, parameter in model.named_parameters()
+        if not torch.allclose(parameter, dict(start.named_parameters())[name], atol=1e-7)
+    }
+    assert "light.read.weight" in changed
+    assert not [name for name in changed if name.startswith("llm.backbone")]
+
+
+@pytest.mark.parametrize("length", [2, 5])
+def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> None:
+    short = planted.log(10, ITEMS, length=length)
+    figures, curve, _ = train(config=replace(CONFIG, light_steps=1, steps=1), histories=short)
+    assert len(curve) == 2 and np.isfinite(curve[-1][1]["loss"])
+    assert set(figures) <= {
+        "validation_loss",
+        "validation_coarse_loss",
+        "validation_largest_interest_share",
+        "validation_pairwise_interest_cosine",
+    }
+
+
+def test_device_is_the_cpu_where_there_is_no_other() -> None:
+    assert training_device().type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,74 @@
+"""The Makefile says what it offers, and hands values on unharmed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+DESIGNED = {
+    "demo",
+    "test",
+    "up",
+    "down",
+    "trigger",
+    "run",
+    "inspect",
+    "lock",
+    "lint",
+    "clean",
+    "setup",
+    "help",
+}
+
+
+def make(repository: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=repository,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_target_is_explained(repository: Path) -> None:
+    text = (repository / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", text, re.M))
+    explained = set(re.findall(r"^  make ([a-z-]+) +\S", make(repository, "help").stdout, re.M))
+    assert explained == targets >= DESIGNED
+    phony = {name for line in re.findall(r"^\.PHONY: (.*)", text, re.M) for name in line.split()}
+    assert phony == targets
+
+
+def test_plain_make_shows_the_help(repository: Path) -> None:
+    assert make(repository).stdout == make(repository, "help").stdout
+
+
+def test_inspect_does_not_take_the_shells_user_for_a_person(repository: Path) -> None:
+    done = make(repository, "inspect", USER="root")
+    assert done.returncode != 0
+    assert "error: which person? make inspect USER=" in done.stderr
+
+
+def test_values_are_not_touched_by_a_shell(repository: Path) -> None:
+    done = make(repository, "-n", "inspect", "USER=x'; touch /tmp/harm; '")
+    assert "harm" not in done.stdout
+
+
+def test_run_asks_for_a_day(repository: Path) -> None:
+    done = make(repository, "run")
+    assert done.returncode != 0
+    assert "error: which day? make run DS=" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["80a", "0", "70000"])
+def test_ports_are_checked(repository: Path, value: str) -> None:
+    done = make(repository, "up", f"AIRFLOW_PORT={value}")
+    assert done.returncode != 0
+    assert f"error: AIRFLOW_PORT: seen '{value}'; allowed: a port number from 1 to 65535" in done.stderr

@@ -1,0 +1,73 @@
+"""Airflow and MLflow as the tests start them: in a state folder and on ports of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from infra.airflow_api import AirflowApi
+from infra.airflow_db import DAG
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Services:
+    """The services of a state folder of their own, on ports of their own."""
+
+    def __init__(self, repository: Path, state: Path) -> None:
+        self.repository, self.state = repository, state
+        self.airflow_port, self.mlflow_port = free_port(), free_port()
+
+    def call(
+        self, command: str, module: str = "infra.services", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        env = {
+            **os.environ,
+            "HYMIREC_STATE": str(self.state),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "",
+            "AIRFLOW_PORT": str(self.airflow_port),
+            "MLFLOW_PORT": str(self.mlflow_port),
+            **environment,
+        }
+        return subprocess.run(
+            [sys.executable, "-m", module, command],
+            cwd=self.repository,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def trigger(self, **values: str) -> str:
+        """Trigger a refresh, wait for its end, and return its state."""
+        done = self.call("trigger", module="infra.refresh", **values)
+        assert done.returncode == 0, done.stdout + done.stderr
+        run_id = done.stdout.split()[1]
+        passwords = self.state / "airflow" / "simple_auth_manager_passwords.json.generated"
+        api = AirflowApi(f"http://127.0.0.1:{self.airflow_port}", passwords)
+        end = time.monotonic() + 1200
+        while (state := api.run(DAG, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
+            time.sleep(2)
+        return str(state)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return what still runs of them: found by the state folder's name, not by the code under test."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                text = " ".join([*process.cmdline(), *process.environ().values()])
+                if str(self.state) in text and process.pid != os.getpid():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found

@@ -1,0 +1,83 @@
+"""Small tables to feed the jobs with."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.platform.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def spark(spark: SparkSession) -> SparkSession:
+    """Return the session, set for tables of a few rows."""
+    spark.conf.set("spark.sql.shuffle.partitions", "2")
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    return spark
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Warehouse:
+    return Warehouse(str(tmp_path / "warehouse"))
+
+
+def midnight(ds: str) -> int:
+    """Seconds since the epoch at the start of day ``ds``."""
+    return int(datetime.datetime.fromisoformat(ds).replace(tzinfo=datetime.UTC).timestamp())
+
+
+@pytest.fixture
+def at() -> Callable[[str, int], int]:
+    """``at(ds, seconds)``: a timestamp in day ``ds``."""
+    return lambda ds, seconds=0: midnight(ds) + seconds
+
+
+@pytest.fixture
+def put_events(warehouse: Warehouse) -> Callable[..., Path]:
+    """``put_events(ds, rows, **types)``: write a day of the input table ``events``."""
+
+    def put(ds: str, rows: Sequence[dict[str, Any]], **types: pa.DataType) -> Path:
+        kinds = {
+            "user_id": pa.string(),
+            "item_id": pa.string(),
+            "timestamp": pa.int64(),
+            "event": pa.string(),
+            "weight": pa.float32(),
+            "seq": pa.int32(),
+        } | types
+        return _put(Path(warehouse.uri) / "events" / f"ds={ds}" / "part-0.parquet", rows, kinds)
+
+    return put
+
+
+@pytest.fixture
+def put_items(warehouse: Warehouse) -> Callable[..., Path]:
+    """``put_items(rows, **types)``: write the input table ``items``."""
+
+    def put(rows: Sequence[dict[str, Any]], **types: pa.DataType) -> Path:
+        kinds = {
+            "item_id": pa.string(),
+            "title": pa.string(),
+            "description": pa.string(),
+            "category": pa.string(),
+            "updated_at": pa.int64(),
+        } | types
+        return _put(Path(warehouse.uri) / "items" / "part-0.parquet", rows, kinds)
+
+    return put
+
+
+def _put(path: Path, rows: Sequence[dict[str, Any]], kinds: dict[str, pa.DataType]) -> Path:
+    """Write rows with the columns that occur in them (all of ``kinds`` when there are no rows)."""
+    names = [name for name in kinds if not rows or any(name in row for row in rows)]
+    schema = pa.schema([(name, kinds[name]) for name in names])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
+    return path

@@ -1,0 +1,58 @@
+"""The log up to a day: each day once, also when days ran out of order or were run again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jobs.platform.errors import MissingPartition, WarehouseError
+from jobs.platform.lineage import accepted_chain, check_numbering, lineage
+from jobs.platform.warehouse import Warehouse
+
+D1, D2, D3 = "2024-02-28", "2024-02-29", "2024-03-01"
+
+
+def put(wh: Warehouse, table: str, ds: str, **info: str | None) -> None:
+    with wh.write_partition(table, ds) as part:
+        (part.local / "facts.json").write_text(json.dumps(info))
+        part.info |= info
+
+
+def accept(wh: Warehouse, ds: str, previous: str | None, content: str = "") -> None:
+    put(wh, "accepted_events", ds, previous=previous, content=content or ds)
+
+
+def test_days_run_out_of_order_hold_each_event_once(warehouse: Warehouse) -> None:
+    accept(warehouse, D1, None)
+    accept(warehouse, D3, D1)  # holds the second day too
+    accept(warehouse, D2, D1)  # a backfill
+    assert [p.ds for p in accepted_chain(warehouse, D3)] == [D1, D3]
+    assert [p.ds for p in accepted_chain(warehouse, D2)] == [D1, D2]
+    with pytest.raises(MissingPartition, match="accepted_events/ds=2024-03-02"):
+        accepted_chain(warehouse, "2024-03-02")
+
+
+def test_a_fingerprint_stands_for_all_earlier_days(warehouse: Warehouse) -> None:
+    for ds, previous in ((D1, None), (D2, D1), (D3, D2)):
+        accept(warehouse, ds, previous)
+    before = lineage(accepted_chain(warehouse, D3))
+    accept(warehouse, D2, D1)  # run again, the same content
+    assert lineage(accepted_chain(warehouse, D3)) == before
+    accept(warehouse, D2, D1, content="other")
+    after = lineage(accepted_chain(warehouse, D3))
+    assert {ds: after[ds] == before[ds] for ds in before} == {D1: True, D2: False, D3: False}
+
+
+def test_other_items_in_an_earlier_day_are_noticed(warehouse: Warehouse) -> None:
+    numbers: dict[str | None, str] = {}
+    for ds, previous in ((D1, None), (D2, D1), (D3, D2)):
+        accept(warehouse, ds, previous)
+        numbers[ds] = f"numbers of {ds}"
+        put(warehouse, "catalog", ds, numbering=numbers[ds], parent_numbering=numbers.get(previous))
+    chain = accepted_chain(warehouse, D3)
+    check_numbering(warehouse, chain)
+    put(warehouse, "catalog", D1, numbering="other numbers", parent_numbering=None)
+    message = rf"table catalog, column item_index: .*{D1} was run again.*again, in order: {D2}, {D3}"
+    with pytest.raises(WarehouseError, match=message):
+        check_numbering(warehouse, chain)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from jobs.platform.errors import JobError
+from jobs.platform.profile import Profile
+from jobs.platform.training import evaluation_cut, training_histories, version_of, why_due
+from jobs.platform.warehouse import Partition, Warehouse
+from tests.small_model import DAY, table, write_histories
+
+
+def model_of(wh: Warehouse, ds: str) -> Partition:
+    with wh.write_partition("encoder", ds) as part:
+        (part.local / "config.json").write_text("{}")
+    return wh.partition("encoder", ds)
+
+
+@pytest.mark.parametrize(
+    ("age", "policy", "override", "reason"),
+    [
+        (None, "auto", None, "there is no model yet"),
+        (None, "never", "always", "there is no model yet"),
+        (6, "auto", None, ""),
+        (7, "auto", None, "the model of 2020-03-13 is 7 days old (retrain_every_days: 7)"),
+        (30, "never", None, ""),
+        (30, "auto", "never", ""),
+        (1, "always", None, "retrain is always"),
+        (1, "auto", "always", "retrain is always"),
+        (1, "always", "auto", ""),
+    ],
+)
+def test_when_a_model_is_due(
+    warehouse: Warehouse, age: int | None, policy: str, override: str | None, reason: str
+) -> None:
+    day = datetime.date.fromisoformat(DAY)
+    newest = None if age is None else model_of(warehouse, str(day - datetime.timedelta(days=age)))
+    assert why_due(newest, DAY, Profile(name="p", retrain=policy), override) == reason  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("policy", "override"), [("never", None), ("auto", "never")])
+def test_no_model_and_no_training_is_refused(policy: str, override: str | None) -> None:
+    with pytest.raises(JobError, match=f"there is no model before ds={DAY}; allowed: auto or always"):
+        why_due(None, DAY, Profile(name="p", retrain=policy), override)  # type: ignore[arg-type]
+
+
+def test_held_out_days_end_with_the_day_itself() -> None:
+    assert evaluation_cut(DAY, 7).isoformat() == "2020-03-14T00:00:00+00:00"
+    assert evaluation_cut(DAY, 1).isoformat() == "2020-03-20T00:00:00+00:00"
+
+
+def test_training_sees_nothing_of_the_held_out_days(warehouse: Warehouse) -> None:
+    rows = table(30, 50)
+    write_histories(warehouse, rows)
+    cut = int(evaluation_cut(DAY, 7).timestamp())
+    found = training_histories(warehouse, DAY, Profile(name="p"))
+    stamps = [stamp for stamps in rows["timestamps"].to_pylist() for stamp in stamps]
+    assert found.user_ids.tolist() == sorted(rows["user_id"].to_pylist())
+    assert found.timestamps.max() < cut <= max(stamps)
+    assert len(found.items) == sum(stamp < cut for stamp in stamps)
+
+
+def test_nothing_before_the_held_out_days_is_refused(warehouse: Warehouse) -> None:
+    rows = table(5, 50)
+    late = [[1_584_700_000] * len(stamps) for stamps in rows["timestamps"].to_pylist()]
+    write_histories(warehouse, rows.set_column(2, rows.schema.field("timestamps"), [late]))
+    with pytest.raises(JobError, match="seen no event before 2020-03-14, where the held-out days begin"):
+        training_histories(warehouse, DAY, Profile(name="p"))
+
+
+def test_version_tells_names_and_contents_apart(tmp_path: Path) -> None:
+    versions = set()
+    for folder, name, text in (("a", "x", "1"), ("b", "x", "2"), ("c", "y", "1"), ("d", "x", "1")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+        versions.add(version_of(tmp_path / folder))
+    assert len(versions) == 3 and version_of(tmp_path / "a") == version_of(tmp_path / "d")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hymirec_model.config import IndexConfig
+from hymirec_model.index import load_index
+from jobs.build_index import Report, build, find_inputs, main, sample_users
+from jobs.platform import cli, columns
+from jobs.platform.errors import WarehouseError
+from jobs.platform.warehouse import Warehouse
+from tests.small_day import K, item_vectors, profile, write_interests, write_items
+
+DAY = "2020-03-20"
+CONFIG = IndexConfig(queries=60, neighbours=20)
+
+
+@pytest.fixture
+def wh(tmp_path: Path) -> Warehouse:
+    wh = Warehouse(str(tmp_path / "warehouse"))
+    write_items(wh, DAY, item_vectors(3000), ["2020-03-01"] * 3000)
+    write_interests(wh, DAY, users=40)
+    return wh
+
+
+def run(wh: Warehouse, config: IndexConfig = CONFIG) -> Report:
+    return build(wh, DAY, config, *find_inputs(wh, DAY))
+
+
+def test_index_finds_items_by_item_index_and_reports_both_recalls(wh: Warehouse) -> None:
+    report = run(wh)
+    part = wh.partition("index", DAY)
+    index = load_index(wh.local_copy(part) / "index.faiss")
+    vectors = columns.vectors(wh, wh.partition("item_vectors", DAY)).astype(np.float32)
+    _, found = index.search(vectors[[3, 2000]], 1)
+    assert found[:, 0].tolist() == [3, 2000]
+    about = json.loads((wh.local_copy(part) / "index.json").read_text())
+    assert about == json.loads(json.dumps(report.facts()))
+    assert about["n_items"] == 3000 and about["n_queries"] == 60
+    assert about["chosen"]["recall"] >= 0.99 and about["merged_recall"] >= 0.98
+    assert part.info["recall"] == about["chosen"]["recall"] and part.rows == 3000
+
+
+def test_flat_index_loses_nothing_but_what_the_merge_loses(wh: Warehouse) -> None:
+    report = run(wh, IndexConfig(queries=60, neighbours=20, types=("flat",)))
+    assert report.index.chosen.recall == 1.0
+    assert report.merged_recall > 0.99
+
+
+def test_rerun_gives_the_same_bytes(wh: Warehouse) -> None:
+    def content() -> dict[str, bytes]:
+        part = wh.partition("index", DAY)
+        return {name: (wh.local_copy(part) / name).read_bytes() for name in part.files}
+
+    config = IndexConfig(queries=60, neighbours=20, types=("ivf",))
+    run(wh, config)
+    before = content()
+    run(wh, config)
+    assert content() == before
+
+
+def test_users_are_sampled_over_all_buckets(wh: Warehouse) -> None:
+    users = sample_users(wh, wh.partition("interests", DAY), IndexConfig(queries=30))
+    assert users.interests.shape == (30 // K, K, 16)
+    everyone = sample_users(wh, wh.partition("interests", DAY), IndexConfig(queries=10_000))
+    assert everyone.interests.shape == (40, K, 16) and everyone.weights.shape == (40, K)
+    assert everyone.scale == 12.0
+
+
+def test_bad_input_is_named(wh: Warehouse) -> None:
+    write_interests(wh, DAY, users=0)
+    with pytest.raises(WarehouseError, match="interests/ds=2020-03-20 has 0 users"):
+        run(wh)
+    write_interests(wh, DAY, users=3)
+    with wh.write_partition("item_vectors", DAY) as part:
+        part.write_table(wh.read(wh.partition("catalog", DAY)))
+        part.info |= {"encoder_version": "e1", "dim": 8}
+    with pytest.raises(WarehouseError, match="has 16 dimensions, item_vectors/ds=2020-03-20 8"):
+        find_inputs(wh, DAY)
+
+
+def test_command_line(wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, arguments)
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert "over 3,000 items of 16 dimensions" in out and "← chosen" in out
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, ["--warehouse", wh.uri, "--ds", "2020-03-21", "--profile", profile(tmp_path)])
+    assert ended.value.code == 2
+    assert "missing partition item_vectors/ds=2020-03-21" in capsys.readouterr().err

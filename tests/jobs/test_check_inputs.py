@@ -1,0 +1,288 @@
+"""Bad input ends in one message or in quarantine; the catalogue only grows; reruns give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.check_inputs import Report, check_inputs, find_inputs
+from jobs.platform.errors import ContractBreach, MissingPartition, SchemaError, WarehouseError
+from jobs.platform.lineage import accepted_chain
+from jobs.platform.profile import ContractConfig
+from jobs.platform.warehouse import Warehouse
+
+Check = Callable[..., Report]
+Put = Callable[..., Path]
+At = Callable[..., int]
+
+D1, D2, D3 = "2024-02-28", "2024-02-29", "2024-03-01"
+LENIENT = ContractConfig(max_bad_share=0.99)
+ITEMS = [{"item_id": f"i{n}", "title": f"Thing {n}"} for n in range(6)]
+
+
+@pytest.fixture
+def check(spark: SparkSession, warehouse: Warehouse) -> Check:
+    def run(ds: str, contract: ContractConfig = LENIENT) -> Report:
+        return check_inputs(spark, warehouse, ds, contract, find_inputs(warehouse, ds))
+
+    return run
+
+
+@pytest.fixture
+def day(put_events: Put, at: At) -> Callable[..., Path]:
+    """``day(ds, item_ids)``: a good day, one event an item."""
+
+    def put(ds: str, items: list[str], **more: Any) -> Path:
+        rows = [{"user_id": f"u{n % 2}", "item_id": i, "timestamp": at(ds, n)} for n, i in enumerate(items)]
+        return put_events(ds, [row | more for row in rows])
+
+    return put
+
+
+def catalog(warehouse: Warehouse, ds: str) -> dict[str, dict[str, Any]]:
+    table = warehouse.read(warehouse.partition("catalog", ds))
+    assert table["item_index"].to_pylist() == list(range(table.num_rows))
+    return {row["item_id"]: row for row in table.to_pylist()}
+
+
+def events(warehouse: Warehouse, ds: str) -> list[tuple[Any, ...]]:
+    """Accepted events of a partition as (user, item id, timestamp)."""
+    names = {row["item_index"]: name for name, row in catalog(warehouse, ds).items()}
+    rows = warehouse.read(warehouse.partition("accepted_events", ds)).to_pylist()
+    return sorted((row["user_id"], names[row["item_index"]], row["timestamp"]) for row in rows)
+
+
+def quarantine(warehouse: Warehouse, ds: str) -> list[tuple[str, str, str, dict[str, Any]]]:
+    rows = warehouse.read(warehouse.partition("quarantine", ds)).to_pylist()
+    return [(r["table_name"], r["column_name"], r["reason"], json.loads(r["row"])) for r in rows]
+
+
+def test_the_first_run_takes_all_days_up_to_its_own(
+    check: Check, day: Put, put_items: Put, warehouse: Warehouse, at: At
+) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0", "i1"])
+    day(D2, ["i2", "i0"])
+    day(D3, ["i3"])
+    report = check(D2)
+    assert (report.days, report.events, report.accepted, report.catalog, report.new_items) == (2, 4, 4, 6, 6)
+    assert report.quarantined == {}
+    assert events(warehouse, D2) == sorted(
+        [("u0", "i0", at(D1, 0)), ("u1", "i1", at(D1, 1)), ("u0", "i2", at(D2, 0)), ("u1", "i0", at(D2, 1))]
+    )
+    rows = catalog(warehouse, D2)
+    assert [rows[f"i{n}"]["first_ds"] for n in range(4)] == [D1, D1, D2, D2]  # i3: no event yet
+    table = warehouse.read(warehouse.partition("accepted_events", D2))
+    assert dict(zip(table.column_names, table.schema.types, strict=True)) == {
+        "user_id": pa.string(),
+        "item_index": pa.int32(),
+        "timestamp": pa.int64(),
+        "seq": pa.int32(),
+        "event": pa.string(),
+        "weight": pa.float32(),
+    }
+    assert pc.unique(table["weight"]).to_pylist() == [1.0]
+    assert quarantine(warehouse, D2) == []
+
+
+def test_the_next_run_takes_the_days_after(
+    check: Check, day: Put, put_events: Put, put_items: Put, warehouse: Warehouse, at: At
+) -> None:
+    put_items(ITEMS[:3])
+    day(D1, ["i0", "i1"])
+    check(D1)
+    day(D2, ["i1"])
+    row = {"user_id": "u", "item_id": "i2", "timestamp": at(D3), "weight": 2.5, "seq": 1, "event": "view"}
+    put_events(D3, [row], weight=pa.float64())  # days may differ in width and in optional columns
+    put_items([{"item_id": "i1", "title": "New\u00a0 \ttitle", "category": " "}, *ITEMS[2:5]])  # i0 is gone
+    report = check(D3)
+    assert (report.days, report.accepted, report.catalog, report.new_items) == (2, 2, 5, 2)
+    before, after = catalog(warehouse, D1), catalog(warehouse, D3)
+    assert {name: after[name]["item_index"] for name in before} == {n: r["item_index"] for n, r in before.items()}
+    assert after["i0"] == before["i0"]  # vanished: it keeps its row
+    assert (after["i1"]["title"], after["i1"]["text"]) == ("New title", "New title")
+    assert after["i1"]["text_hash"] != before["i1"]["text_hash"]
+    assert (after["i1"]["category"], after["i1"]["first_ds"]) == (None, D1)
+    assert {after[name]["first_ds"] for name in ("i3", "i4")} == {D3}
+    assert {after[name]["item_index"] for name in ("i3", "i4")} == {3, 4}
+    rows = warehouse.read(warehouse.partition("accepted_events", D3)).to_pylist()
+    facts = [(r["seq"], r["event"], r["weight"]) for r in sorted(rows, key=lambda r: r["timestamp"])]
+    assert facts == [(None, None, 1.0), (1, "view", 2.5)]
+    assert [p.ds for p in accepted_chain(warehouse, D3)] == [D1, D3]
+
+
+def test_bad_rows_go_to_quarantine_with_a_reason(
+    check: Check, put_events: Put, put_items: Put, warehouse: Warehouse, at: At
+) -> None:
+    put_items(
+        [
+            *ITEMS,
+            {"item_id": None, "title": "x"},
+            {"item_id": "", "title": "y"},
+            {"item_id": "e", "title": " \t"},
+        ]
+    )
+    good = {"user_id": "u", "item_id": "i0", "timestamp": at(D1, 5), "weight": 1.0}
+    put_events(
+        D1,
+        [
+            good,
+            good | {"user_id": None},
+            good | {"user_id": "  "},
+            good | {"item_id": None},
+            good | {"item_id": ""},
+            good | {"timestamp": None},
+            good | {"timestamp": at(D1) - 1},
+            good | {"timestamp": at(D2)},
+            good | {"item_id": "nobody"},
+            good | {"item_id": "e"},
+            good | {"weight": -1.0},
+            good | {"weight": float("nan")},
+            good | {"weight": None},
+            good | {"timestamp": at(D1)},
+            good | {"timestamp": at(D2) - 1},
+        ],
+    )
+    report = check(D1)
+    assert report.quarantined == {
+        "events.item_id: no row in the catalogue": 2,
+        "events.item_id: null or empty": 2,
+        "events.timestamp: null or outside its day": 3,
+        "events.user_id: null or empty": 2,
+        "events.weight: negative or not a number": 2,
+        "items.item_id: null or empty": 2,
+        "items.title: null or empty": 1,
+    }
+    assert report.accepted == 4
+    assert warehouse.partition("quarantine", D1).info["counts"] == report.quarantined
+    rows = quarantine(warehouse, D1)
+    assert len(rows) == 14
+    unknown = [row for table, _, reason, row in rows if reason == "no row in the catalogue"]
+    assert {row["item_id"] for row in unknown} == {"nobody", "e"}
+    assert len(warehouse.partition("quarantine", D1).files) == 1
+
+
+def test_a_breach_stops_the_run(check: Check, put_events: Put, put_items: Put, warehouse: Warehouse, at: At) -> None:
+    put_items(ITEMS)
+    good = {"user_id": "u", "item_id": "i0", "timestamp": at(D1)}
+    put_events(D1, [good, good, good | {"user_id": None}, good | {"item_id": "nobody"}])
+    with pytest.raises(ContractBreach) as caught:
+        check(D1, ContractConfig(max_bad_share=0.4))
+    assert str(caught.value) == (
+        "table events: seen 2 bad of 4 rows (column item_id: 1 no row in the catalogue, column user_id: "
+        "1 null or empty); allowed: a share of 0.4 (contract.max_bad_share); "
+        f"the bad rows are in quarantine/ds={D1}"
+    )
+    assert warehouse.partitions("accepted_events") == []
+    assert warehouse.partitions("catalog") == []
+    assert len(quarantine(warehouse, D1)) == 2
+
+
+def test_a_day_without_a_good_row_is_a_breach(check: Check, day: Put, put_events: Put, put_items: Put, at: At) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0", "i1", "i2"])
+    put_events(D2, [{"user_id": "u", "item_id": "nobody", "timestamp": at(D2)}])
+    with pytest.raises(ContractBreach, match=f"table events, partition ds={D2}: seen 0 good rows; allowed: 1 or more"):
+        check(D2)
+
+
+def test_missing_partitions(warehouse: Warehouse, day: Put, put_items: Put) -> None:
+    with pytest.raises(MissingPartition, match=f"missing partition events/ds={D1}: the table has no data yet"):
+        find_inputs(warehouse, D1)
+    day(D1, ["i0"])
+    message = f"missing partition events/ds={D2}: newest there is ds={D1}; choose a day from {D1} to {D1}"
+    with pytest.raises(MissingPartition, match=message):
+        find_inputs(warehouse, D2)
+    with pytest.raises(MissingPartition, match="missing partition items"):
+        find_inputs(warehouse, D1)
+    put_items(ITEMS)
+    find_inputs(warehouse, D1)
+
+
+def test_empty_tables(warehouse: Warehouse, day: Put, put_events: Put, put_items: Put) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0"])
+    put_events(D2, [])
+    with pytest.raises(WarehouseError, match=f"table events, partition ds={D2}: seen 0 rows; allowed: 1 or more"):
+        find_inputs(warehouse, D2)
+    put_items([])
+    with pytest.raises(WarehouseError, match="table items: seen 0 rows; allowed: 1 or more"):
+        find_inputs(warehouse, D1)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value", "message"),
+    [
+        ("user_id", pa.int64(), 1, "seen type int64 in ds={ds}/part-0.parquet; allowed: string"),
+        ("item_id", pa.int64(), 1, "seen type int64 in ds={ds}/part-0.parquet; allowed: string"),
+        ("timestamp", pa.timestamp("us"), 1, "seen type timestamp in ds={ds}/part-0.parquet; allowed: int64"),
+        (
+            "weight",
+            pa.string(),
+            "1",
+            "seen type string in ds={ds}/part-0.parquet; allowed: float or double, or no such",
+        ),
+        (
+            "seq",
+            pa.int64(),
+            1,
+            "seen type int64 in ds={ds}/part-0.parquet; allowed: int32, or no such column",
+        ),
+    ],
+)
+def test_a_wrong_type_in_events(
+    warehouse: Warehouse,
+    put_events: Put,
+    put_items: Put,
+    at: At,
+    column: str,
+    kind: pa.DataType,
+    value: Any,
+    message: str,
+) -> None:
+    put_items(ITEMS)
+    put_events(D1, [{"user_id": "u", "item_id": "i0", "timestamp": at(D1)} | {column: value}], **{column: kind})
+    with pytest.raises(SchemaError) as caught:
+        find_inputs(warehouse, D1)
+    assert str(caught.value).startswith(f"table events, column {column}: {message.format(ds=D1)}")
+
+
+def test_missing_columns(warehouse: Warehouse, day: Put, put_events: Put, put_items: Put, at: At) -> None:
+    put_items([{"item_id": "i0", "description": "no title"}])
+    day(D1, ["i0"])
+    with pytest.raises(SchemaError) as caught:
+        find_inputs(warehouse, D1)
+    assert str(caught.value) == (
+        "table items, column title: seen no such column among item_id, description in part-0.parquet; allowed: string"
+    )
+    put_events(D1, [{"user_id": "u", "item_id": "i0"}])
+    with pytest.raises(SchemaError, match="table events, column timestamp: seen no such column among user_id, item_id"):
+        find_inputs(warehouse, D1)
+
+
+def test_a_rerun_gives_the_same_bytes(check: Check, day: Put, put_items: Put, warehouse: Warehouse) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0", "i1", "nobody", "i2"])
+
+    def digests() -> dict[str, str]:
+        return {
+            f"{table}/{name}": hashlib.sha256((Path(part.path) / name).read_bytes()).hexdigest()
+            for table in ("accepted_events", "catalog", "quarantine")
+            for part in [warehouse.partition(table, D1)]
+            for name in part.files
+        }
+
+    check(D1)
+    first = digests()
+    info = warehouse.partition("accepted_events", D1).info
+    check(D1)
+    assert digests() == first
+    assert warehouse.partition("accepted_events", D1).info == info

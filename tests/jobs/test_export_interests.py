@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hymirec_model.config import IndexConfig
+from hymirec_model.histories import Histories
+from jobs.build_index import sample_users
+from jobs.export_interests import end_of, export_interests, main
+from jobs.platform import cli, columns
+from jobs.platform.errors import JobError
+from jobs.platform.user_models import ModelParts
+from jobs.platform.warehouse import Partition, Warehouse
+from tests.small_day import DIM, profile
+from tests.small_model import BUCKETS, DAY, NOW, table, write_day, write_histories
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def export(spark: SparkSession, wh: Warehouse) -> Partition:
+    return export_interests(spark, wh, DAY, wh.partition("histories", DAY), ModelParts.find(wh, DAY))
+
+
+@pytest.fixture(scope="module")
+def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    wh = Warehouse(str(tmp_path_factory.mktemp("export")))
+    write_day(wh)
+    return wh
+
+
+@pytest.fixture(scope="module")
+def written(spark: SparkSession, wh: Warehouse) -> Partition:
+    return export(spark, wh)
+
+
+def test_day_ends_at_midnight() -> None:
+    assert end_of(DAY) == NOW
+
+
+def test_every_user_gets_the_interests_of_the_model(wh: Warehouse, written: Partition) -> None:
+    assert written.rows == 40
+    assert sorted(written.files) == [f"bucket={b:03d}/part-00000.parquet" for b in range(BUCKETS)]
+    found = wh.read(written).sort_by("user_id")
+    histories = table(40, 300)
+    assert found["user_id"].to_pylist() == histories["user_id"].to_pylist()
+    assert found["n_events"].to_pylist() == histories["n_events"].to_pylist()
+    expected = ModelParts.find(wh, DAY).load(wh).interests(Histories.from_arrow(histories), NOW)
+    seen = columns.matrix(found["interests"].combine_chunks(), "interests", "interests")
+    np.testing.assert_allclose(seen.reshape(expected.shape).astype(np.float32), expected, atol=2e-3)
+    assert set(np.concatenate(found["weights"].to_pylist())) == {1.0}
+
+
+def test_files_are_sorted_and_of_the_agreed_types(wh: Warehouse, written: Partition) -> None:
+    for name in written.files:
+        part = pq.read_table(wh.local_copy(written) / name, partitioning=None)
+        ids = part["user_id"].to_pylist()
+        assert ids == sorted(ids)
+        assert part.schema.equals(
+            pa.schema(
+                [
+                    pa.field("user_id", pa.string()),
+                    pa.field("interests", pa.list_(pa.float16(), 3 * DIM)),
+                    pa.field("weights", pa.list_(pa.float32(), 3)),
+                    pa.field("n_events", pa.int64()),
+                ]
+            )
+        )
+
+
+def test_later_jobs_can_read_it(wh: Warehouse, written: Partition) -> None:
+    assert {key: written.info[key] for key in ("model_version", "k", "dim", "merge")} == {
+        "model_version": "m1",
+        "k": 3,
+        "dim": DIM,
+        "merge": "lse",
+    }
+    users = sample_users(wh, written, IndexConfig(queries=30))
+    assert users.interests.shape == (10, 3, DIM)
+    assert users.scale == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_rerun_gives_the_same_bytes(spark: SparkSession, wh: Warehouse, written: Partition) -> None:
+    again = export(spark, wh)
+    assert again.folder != written.folder
+    for name in written.files:
+        first, second = (wh.local_copy(part) / name for part in (written, again))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_calibrated_merge_has_weights(spark: SparkSession, tmp_path: Path) -> None:
+    wh = Warehouse(str(tmp_path))
+    write_day(wh, users=8, merge="calibrated")
+    written = export(spark, wh)
+    weights = columns.vectors(wh, written, "weights")
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-5)
+    assert weights.std() > 0 and written.info["merge"] == "calibrated"
+
+
+def test_failure_in_a_task_leaves_nothing_visible(spark: SparkSession, tmp_path: Path) -> None:
+    wh = Warehouse(str(tmp_path))
+    write_day(wh, users=8)
+    write_histories(wh, table(8, 300, extra=4999))
+    with pytest.raises(JobError, match="seen item_index 4999; allowed: 0 to 299"):
+        export(spark, wh)
+    assert wh.find("interests", DAY) is None
+
+
+def test_command_line(spark: SparkSession, wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
+    assert done.value.code == 0
+    assert "interests: 40 users, 3 of 16 dimensions each, by model m1" in capsys.readouterr().out

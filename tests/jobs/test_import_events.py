@@ -1,0 +1,206 @@
+"""Files of one's own come in unchanged, or end in one message; the built-in data are as described."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from jobs import import_events
+from jobs.import_events import Summary, find_files, import_tables, read_files
+from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE
+from jobs.platform.errors import HymirecError, JobError, SchemaError
+from jobs.platform.warehouse import Warehouse
+
+ITEMS = {"item_id": ["a", "b"], "title": ["A", "B"]}
+DAY = 86400
+
+
+@pytest.fixture
+def bring(spark: SparkSession, warehouse: Warehouse, tmp_path: Path) -> Callable[..., Summary]:
+    """``bring(events, items)``: write both as files and import them."""
+
+    def run(events: dict[str, Any], items: dict[str, Any] = ITEMS) -> Summary:
+        paths = []
+        for name, data in (("events", events), ("items", items)):
+            path = tmp_path / f"{name}.parquet"
+            pq.write_table(pa.table(data), path)
+            paths.append(str(path))
+        found = find_files("events", paths[0], EVENTS_FILE), find_files("items", paths[1], ITEMS_FILE)
+        return import_tables(*(read_files(spark, files) for files in found), warehouse)
+
+    return run
+
+
+def days(warehouse: Warehouse) -> dict[str, list[dict[str, Any]]]:
+    found = {}
+    for ds in warehouse.partitions("events"):
+        part = warehouse.partition("events", ds)
+        assert len(part.files) == 1
+        found[ds] = warehouse.read(part).to_pylist()
+    return found
+
+
+def test_events_are_split_by_day(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
+    events = {
+        "user_id": ["u", "v", None],
+        "item_id": ["a", "nobody", "b"],
+        "timestamp": [DAY - 1, DAY, 3 * DAY],
+        "weight": [1.5, float("nan"), None],
+        "event": ["buy", None, "view"],
+        "seq": pa.array([1, None, 2**40], pa.int64()),
+    }
+    summary = bring(events)
+    assert summary == Summary(3, 2, 3, 3, "1970-01-01", "1970-01-04", 2)
+    assert "events: 3 rows, 2 users, 3 items, 3 days from 1970-01-01 to 1970-01-04" in str(summary)
+    found = days(warehouse)
+    assert sorted(found) == ["1970-01-01", "1970-01-02", "1970-01-04"]
+    first = {"user_id": "u", "item_id": "a", "timestamp": DAY - 1, "event": "buy", "weight": 1.5, "seq": 1}
+    assert found["1970-01-01"] == [first]
+    assert found["1970-01-04"][0]["seq"] is None
+    types = warehouse.read(warehouse.partition("events", "1970-01-02")).schema
+    assert types.field("weight").type == pa.float32()
+    assert types.field("seq").type == pa.int32()
+    assert warehouse.read(warehouse.items()).to_pydict() == ITEMS
+
+
+def test_only_the_days_of_the_file_are_replaced_and_a_rerun_changes_nothing(
+    bring: Callable[..., Summary], warehouse: Warehouse
+) -> None:
+    def digests() -> dict[str, str]:
+        return {
+            ds: hashlib.sha256(b"".join((Path(part.path) / name).read_bytes() for name in part.files)).hexdigest()
+            for ds in warehouse.partitions("events")
+            for part in [warehouse.partition("events", ds)]
+        }
+
+    both = {"user_id": ["u", "v"], "item_id": ["a", "a"], "timestamp": [0, DAY]}
+    bring(both)
+    before = digests()
+    bring({"user_id": ["w"], "item_id": ["b"], "timestamp": [DAY + 1]}, {"item_id": ["c"], "title": ["C"]})
+    after = digests()
+    assert after["1970-01-01"] == before["1970-01-01"]
+    assert days(warehouse)["1970-01-02"] == [{"user_id": "w", "item_id": "b", "timestamp": DAY + 1}]
+    assert warehouse.read(warehouse.items()).to_pydict() == {"item_id": ["c"], "title": ["C"]}
+    bring(both)
+    assert {ds: rows[0]["user_id"] for ds, rows in days(warehouse).items()} == {
+        "1970-01-01": "u",
+        "1970-01-02": "v",
+    }
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_ids_and_times_of_other_types(
+    bring: Callable[..., Summary], warehouse: Warehouse, unit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = pa.timestamp(unit, "UTC" if unit == "us" else None)
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    times = pa.array([5 * per_second + per_second // 2, DAY * per_second]).cast(kind)
+    bring({"user_id": [1, 2], "item_id": pa.array([3, 4], pa.int32()), "timestamp": times, "colour": ["x", "y"]})
+    rows = [row for rows in days(warehouse).values() for row in rows]
+    assert [tuple(row.values()) for row in rows] == [("1", "3", 5), ("2", "4", DAY)]
+    said = capsys.readouterr().out
+    assert "events: integer ids become text: user_id, item_id" in said
+    assert "events: columns that are not used: colour" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"timestamp": [1.5]},
+            "table events, column timestamp: seen type double in events.parquet; allowed: int64 or timestamp",
+        ),
+        ({"timestamp": ["2024-01-01"]}, "column timestamp: seen type string in events.parquet"),
+        (
+            {"user_id": [1.0]},
+            "column user_id: seen type double in events.parquet; allowed: string or int64 or int32",
+        ),
+        ({"weight": ["1"]}, "column weight: seen type string in events.parquet; allowed: float or double or"),
+        (
+            {"timestamp": [1_600_000_000_000]},
+            "seen 1 of 1 values outside, from 1600000000000 to 1600000000000; allowed: int64 seconds",
+        ),
+        ({"timestamp": [-1]}, "column timestamp: seen 1 of 1 values outside"),
+        ({"timestamp": pa.array([None], pa.int64())}, "column timestamp: seen null in 1 of 1 rows"),
+    ],
+)
+def test_bad_values(bring: Callable[..., Summary], warehouse: Warehouse, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        bring({"user_id": ["u"], "item_id": ["a"], "timestamp": [0]} | change)
+    assert message in str(caught.value)
+    assert not (Path(warehouse.uri) / "events").exists()
+
+
+def test_missing_columns_and_empty_files(bring: Callable[..., Summary]) -> None:
+    with pytest.raises(SchemaError, match="table events, column item_id: seen no such column among user_id, timestamp"):
+        bring({"user_id": ["u"], "timestamp": [0]})
+    good = {"user_id": ["u"], "item_id": ["a"], "timestamp": [0]}
+    with pytest.raises(SchemaError, match="table items, column title: seen no such column among item_id, name"):
+        bring(good, {"item_id": ["a"], "name": ["A"]})
+    empty = pa.table(good).slice(0, 0)
+    with pytest.raises(JobError, match="table events: seen 0 rows; allowed: 1 or more"):
+        bring({name: empty[name] for name in good})
+
+
+def test_paths(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": [0]})
+    folder = tmp_path / "log"
+    (folder / "deep").mkdir(parents=True)
+    pq.write_table(table, folder / "a.parquet")
+    pq.write_table(table, folder / "deep" / "b.parquet")
+    assert len(find_files("events", str(folder), EVENTS_FILE).paths) == 2
+    assert find_files("events", f"{folder}/a.parquet", EVENTS_FILE).paths == [f"{folder}/a.parquet"]
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nothing"):
+        with pytest.raises(JobError, match=f"--events .*{name}: seen no Parquet file there"):
+            find_files("events", str(tmp_path / name), EVENTS_FILE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "parquet"}, "--source parquet needs files: seen none"),
+        ({"source": "completejourney", "events": "x"}, "allowed: no --events and no --items"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
+    source = import_events.Source(arguments.pop("source"))
+    with pytest.raises(HymirecError, match=message):
+        import_events.main(warehouse=str(tmp_path), source=source, **arguments)
+
+
+def test_complete_journey(spark: SparkSession) -> None:
+    events, items = import_events.complete_journey(spark)
+    counts = items.agg(
+        F.count(F.lit(1)).alias("products"),
+        F.count_distinct("title", "description", "category").alias("texts"),
+        F.count_if(F.col("title").isNull()).alias("untitled"),
+    ).first()
+    assert counts is not None
+    assert (counts.products, counts.texts, counts.untitled) == (92331, 32385, 0)
+    ice = items.filter("item_id = '25671'").first()
+    assert ice is not None
+    assert ice.asDict() == {
+        "item_id": "25671",
+        "title": "ICE - CRUSHED/CUBED 22 LB",
+        "description": "FRZN ICE, National brand, manufacturer 2",
+        "category": "GROCERY",
+    }
+    assert events.count() == 1469307
+    missing = events.select("item_id").distinct().join(items, "item_id", "left_anti")
+    assert missing.count() == 17
+    assert events.dtypes == [
+        ("user_id", "string"),
+        ("item_id", "string"),
+        ("timestamp", "bigint"),
+        ("event", "string"),
+        ("weight", "float"),
+    ]

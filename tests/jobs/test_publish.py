@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+
+from hymirec_model.codebook import ResidualCodebook
+from hymirec_model.config import CodebookConfig, IndexConfig
+from jobs.build_index import build
+from jobs.build_index import find_inputs as index_inputs
+from jobs.fit_codebook import find_inputs as codebook_inputs
+from jobs.fit_codebook import fit_codebook
+from jobs.platform import cli, columns, releases
+from jobs.platform.releases import Release
+from jobs.platform.warehouse import Warehouse
+from jobs.publish import main
+from tests.small_day import (
+    item_vectors,
+    profile,
+    write_evaluation,
+    write_interests,
+    write_items,
+    write_models,
+)
+
+DAY, NEXT = "2020-03-20", "2020-03-21"
+VECTORS = item_vectors(600)
+CODEBOOK = CodebookConfig(layers=4, size=32, iterations=5)
+
+
+def derive(wh: Warehouse, ds: str) -> None:
+    """Run the real jobs between item vectors and publish."""
+    fit_codebook(wh, ds, CODEBOOK, 7, codebook_inputs(wh, ds, CODEBOOK))
+    build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
+
+
+def write_day(wh: Warehouse, ds: str, users: int = 40) -> None:
+    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600)
+    write_interests(wh, ds, users)
+    write_evaluation(wh, ds)
+    derive(wh, ds)
+
+
+@pytest.fixture
+def wh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """A day ready to publish, and an MLflow of its own."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    wh = Warehouse(str(tmp_path / "warehouse"))
+    write_models(wh, DAY)
+    write_day(wh, DAY)
+    return wh
+
+
+def run(wh: Warehouse, tmp_path: Path, ds: str = DAY, **sections: str) -> int:
+    arguments = ["--warehouse", wh.uri, "--ds", ds, "--profile", profile(tmp_path, **sections)]
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, arguments)
+    return int(ended.value.code or 0)
+
+
+def alias(name: str) -> str | None:
+    try:
+        return str(MlflowClient().get_model_version_by_alias("hymirec", name).version)
+    except MlflowException:
+        return None
+
+
+def test_published_release_holds_everything_and_agrees_with_itself(wh: Warehouse, tmp_path: Path) -> None:
+    assert run(wh, tmp_path) == 0
+    release = Release.open(wh, full=True)
+    assert {name.split("/")[0] for name in release.manifest["files"]} == {
+        "encoder", "item_space", "recommender", "codebook", "items", "interests", "index", "evaluation"
+    }  # fmt: skip
+    assert release.manifest["rows"] == {"items": 600, "interests": 40}
+    assert release.manifest["data"] == {
+        "from": "2020-03-01",
+        "until": DAY,
+        "evaluation_cut": f"{DAY}T00:00:00+00:00",
+    }
+    assert release.manifest["shapes"] == {"dim": 16, "interests": 3, "code_bytes": 4, "generations": 1}
+    assert release.manifest["retrieval"] == {"merge": "lse", "scale": 12.0}
+    assert release.manifest["profile"]["codebook"]["size"] == 32
+    items = release.table("items")
+    assert items["item_index"].to_pylist() == list(range(600)) and items["title"][7].as_py() == "title 7"
+    vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector")
+    assert np.allclose(vectors, VECTORS, atol=1e-3)
+    book = ResidualCodebook.load(release.local() / "codebook")
+    decoded = book.decode(
+        columns.matrix(items["codes"].combine_chunks(), "items", "codes"), items["generation"].to_numpy()
+    )
+    assert (decoded * vectors).sum(1).mean() > 0.9
+    assert release.table("interests").num_rows == 40
+    assert not [name for name in release.manifest["files"] if name.endswith((".pkl", ".pickle", ".pt"))]
+
+
+def test_rerun_gives_the_same_id_and_registers_nothing(wh: Warehouse, tmp_path: Path) -> None:
+    assert run(wh, tmp_path) == 0
+    first = Release.open(wh)
+    manifest = (first.local() / "manifest.json").read_bytes()
+    derive(wh, DAY)
+    assert run(wh, tmp_path) == 0
+    again = Release.open(wh)
+    assert again.id == first.id and (again.local() / "manifest.json").read_bytes() == manifest
+    assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
+
+
+def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: Path) -> None:
+    assert run(wh, tmp_path) == 0
+    assert (alias("champion"), alias("previous")) == ("1", None)
+    release = Release.open(wh)
+    version = MlflowClient().get_model_version("hymirec", "1")
+    assert version.tags["hymirec.release"] == release.id
+    assert release.manifest["mlflow"] == {"model": "hymirec", "version": "1", "run_id": version.run_id}
+    got = Path(download_artifacts("models:/hymirec@champion"))
+    for name in release.files("encoder") + release.files("recommender") + release.files("codebook"):
+        assert (got / name).read_bytes() == (release.local() / name).read_bytes()
+
+    write_day(wh, NEXT)  # a day without retraining
+    assert run(wh, tmp_path, NEXT) == 0
+    second = Release.open(wh)
+    assert second.ds == NEXT and second.parent == release.id
+    assert second.manifest["mlflow"] == release.manifest["mlflow"]
+    assert (alias("champion"), alias("previous")) == ("1", None)
+
+    write_models(wh, "2020-03-22", value=2.0)
+    write_day(wh, "2020-03-22")
+    assert run(wh, tmp_path, "2020-03-22") == 0
+    assert (alias("champion"), alias("previous")) == ("2", "1")
+    assert run(wh, tmp_path, "2020-03-22") == 0
+    assert (alias("champion"), alias("previous")) == ("2", "1")
+
+
+@pytest.mark.parametrize("reason", ["recall", "index", "users"])
+def test_gate_refuses_and_leaves_everything_as_it_was(
+    reason: str, wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(wh, tmp_path) == 0
+    before = releases.current_id(wh)
+    write_models(wh, NEXT, value=3.0)
+    write_day(wh, NEXT, users=30 if reason == "users" else 40)
+    if reason == "recall":
+        write_evaluation(wh, NEXT, model=0.19, popularity=0.2)
+    gate = "{min_index_recall: 1.0}" if reason == "index" else "{}"
+    if reason == "index":
+        build(
+            wh,
+            NEXT,
+            IndexConfig(queries=60, neighbours=20, types=("ivf",), target_recall=0.5),
+            *index_inputs(wh, NEXT),
+        )
+    capsys.readouterr()
+    assert run(wh, tmp_path, NEXT, gate=gate) == 2
+    shown = capsys.readouterr()
+    assert "gate: REFUSED" in shown.out and "NO" in shown.out
+    expected = {
+        "recall": "recall_at_50 0.1900 is below 0.2000",
+        "index": "index_recall",
+        "users": "users 30.0000 is below 36.0000",
+    }[reason]
+    assert expected in shown.err and f"CURRENT stays {before}" in shown.err
+    assert releases.current_id(wh) == before
+    assert len(list((Path(wh.uri) / "releases").iterdir())) == 2  # the first release and CURRENT
+    assert alias("champion") == "1" and len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("hymirec")
+    assert experiment is not None
+    stages = client.search_runs([experiment.experiment_id], f"tags.`hymirec.ds` = '{NEXT}'")
+    assert {stage.info.status for stage in stages} == {"FAILED"}
+
+
+def test_earlier_day_is_published_but_not_switched_to(
+    wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_day(wh, NEXT)
+    assert run(wh, tmp_path, NEXT) == 0
+    newest = releases.current_id(wh)
+    assert run(wh, tmp_path, DAY) == 0
+    assert releases.current_id(wh) == newest
+    assert "not CURRENT: a newer day is published already" in capsys.readouterr().out
+    assert len(list((Path(wh.uri) / "releases").glob("2020-*"))) == 2
+
+
+def test_crash_before_the_switch_is_made_good_by_a_rerun(
+    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "switch", lambda release: (_ for _ in ()).throw(OSError("disk")))
+        with pytest.raises(OSError, match="disk"):
+            cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
+    assert releases.current_id(wh) is None and alias("champion") is None
+    assert run(wh, tmp_path) == 0
+    assert releases.current_id(wh) is not None and alias("champion") == "1"
+    assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
+
+
+def test_parts_that_do_not_belong_together_are_refused(
+    wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, encoder_version="e2")
+    assert run(wh, tmp_path) == 2
+    assert "encoder_version: seen item_vectors/ds=2020-03-20 e2, item_codes/ds=2020-03-20 e1" in capsys.readouterr().err
+    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600)
+    write_interests(wh, DAY, 40, model_version="m2")
+    assert run(wh, tmp_path) == 2
+    assert "model_version: seen interests/ds=2020-03-20 m2, index/ds=2020-03-20 m1" in capsys.readouterr().err
+    write_interests(wh, DAY, 40)
+    with wh.write_partition("evaluation", DAY) as part:
+        (part.local / "evaluation.json").write_text(json.dumps({"rows": [{"name": "popularity"}]}))
+    assert run(wh, tmp_path) == 2
+    assert "seen rows popularity; allowed: HyMiRec among them" in capsys.readouterr().err
+    assert releases.current_id(wh) is None

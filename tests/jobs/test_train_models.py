@@ -1,0 +1,100 @@
+"""The jobs train_item_space and train_recommender on a small warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from transformers import LlamaConfig, LlamaModel
+
+from jobs import train_item_space, train_recommender
+from jobs.platform import cli, columns
+from jobs.platform.training import evaluation_cut
+from jobs.platform.warehouse import Warehouse
+from tests.small_day import profile
+from tests.small_model import DAY, NOW, table, write_day, write_histories
+
+ITEMS, NEXT = 300, "2020-03-21"
+CUT = int(evaluation_cut(DAY, 7).timestamp())
+
+
+def write_texts(wh: Warehouse) -> None:
+    """Write an encoder's partition and the states it would have given."""
+    with wh.write_partition("encoder", DAY) as part:
+        (part.local / "config.json").write_text("{}")
+        part.info["version"] = "e1"
+    states = np.random.default_rng(0).normal(size=(ITEMS, 12)).astype(np.float16)
+    rows = {"text_hash": [f"hash-{i}" for i in range(ITEMS)], "state": columns.fixed_lists(states)}
+    with wh.write_partition("text_vectors", DAY) as part:
+        part.write_table(pa.table(rows))
+        part.info |= {"encoder_version": "e1", "dim": 12}
+
+
+def small_profile(folder: Path) -> str:
+    llama = LlamaConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=24,
+        vocab_size=5,
+    )
+    if not (folder / "llama").exists():
+        LlamaModel(llama).save_pretrained(folder / "llama")
+    return profile(
+        folder,
+        item_space="{dim: 8, steps: 3, batch_users: 8, window: 3, history: 10, negatives: 20}",
+        recommender=f"{{weights: {folder}/llama, backbone_layers: 1, interests: 2, coarse_interests: 4, history: 20, "
+        "recent: 4, light_width: 16, light_heads: 2}",
+        recommender_training="{light_steps: 2, steps: 2, batch_users: 8, window: 3, negatives: 20}",
+    )
+
+
+def run(job: object, wh: Warehouse, settings: str, *options: str, ds: str = DAY) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.run(job.main, ["--warehouse", wh.uri, "--ds", ds, "--profile", settings, *options])  # type: ignore[attr-defined]
+    assert done.value.code == 0
+
+
+def bytes_of(wh: Warehouse, name: str) -> dict[str, bytes]:
+    part = wh.partition(name, DAY)
+    return {file: (wh.local_copy(part) / file).read_bytes() for file in part.files}
+
+
+def with_another_future(rows: pa.Table) -> pa.Table:
+    """Replace what every user did from the cut on."""
+    out = rows.to_pylist()
+    for number, row in enumerate(out):
+        past = [(i, t) for i, t in zip(row["item_indices"], row["timestamps"], strict=True) if t < CUT]
+        future = [((7 * number + step) % ITEMS, CUT + 3600 * step) for step in range(number % 5)]
+        row["item_indices"], row["timestamps"] = [i for i, _ in past + future], [t for _, t in past + future]
+    return pa.Table.from_pylist(out, rows.schema)
+
+
+@pytest.mark.parametrize(("job", "model"), [(train_item_space, "item_space"), (train_recommender, "recommender")])
+def test_held_out_events_never_reach_a_model(
+    job: object, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wh, settings = Warehouse(str(tmp_path / "warehouse")), small_profile(tmp_path)
+    write_day(wh, n_items=ITEMS)
+    write_texts(wh)
+    run(job, wh, settings)
+    assert "trained (there is no model yet)" in capsys.readouterr().out
+    first = bytes_of(wh, model)
+
+    rows = table(40, ITEMS)
+    other = with_another_future(rows)
+    assert rows["item_indices"].to_pylist() != other["item_indices"].to_pylist()
+    write_histories(wh, other)
+    run(job, wh, settings)
+    assert bytes_of(wh, model) == first, "events of the held-out days changed the model"
+
+    earlier = other.to_pylist()
+    for row in earlier:
+        row["item_indices"][0] = 1
+        row["timestamps"][0] = min(row["timestamps"][0], NOW - 80 * 86_400)
+    write_histories(wh, pa.Table.from_pylist(earlier, other.schema))
+    run(job, wh, settings)
+    assert bytes_of(wh, model) != first, "events before the cut do not reach the model"
