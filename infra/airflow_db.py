@@ -6,8 +6,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.local_env import REPOSITORY
 from jobs.platform.errors import JobError
+from jobs.platform.local import REPOSITORY
 
 DAG = "hymirec_refresh"
 

@@ -21,18 +21,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from jobs.platform.local import REPOSITORY, packaged_java, state_folder
+
 LOOPBACK = "127.0.0.1"
 
 
 class SettingError(Exception):
     """An environment variable has a value that cannot be used."""
-
-
-def state_folder(base: Mapping[str, str] | None = None) -> Path:
-    """Return the folder that holds all state: HYMIREC_STATE, or ``var`` in the repository."""
-    base = os.environ if base is None else base
-    return Path(base.get("HYMIREC_STATE") or REPOSITORY / "var").absolute()
 
 
 def port(name: str, default: int, base: Mapping[str, str] | None = None) -> int:
@@ -95,9 +90,9 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     given = {key: value for key, value in base.items() if value or key not in defaults}
     result = {**defaults, **given, **fixed}
     result.pop("PYTHONHOME", None)
-    packaged_java = Path(sys.prefix) / "java"  # made by infra/setup.sh where there is no Java 17+
-    if packaged_java.exists():
-        result["JAVA_HOME"] = str(packaged_java)
+    java = packaged_java()
+    if java is not None:
+        result["JAVA_HOME"] = str(java)
     return result
 
 

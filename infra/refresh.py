@@ -19,9 +19,10 @@ from pathlib import Path
 from hymirec_model.errors import HymirecError
 from infra import services
 from infra.airflow_db import DAG, migrate
-from infra.local_env import REPOSITORY, SettingError, environment, state_folder
+from infra.local_env import SettingError, environment
 from infra.progress import TaskLog
 from jobs.platform.errors import JobError
+from jobs.platform.local import REPOSITORY, state_folder
 from jobs.platform.profile import load_profile
 from jobs.platform.resolver import check_conf, next_day, released_day
 from jobs.platform.warehouse import Warehouse

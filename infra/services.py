@@ -23,8 +23,9 @@ import psutil
 
 from infra.airflow_api import AirflowApi, get_json
 from infra.airflow_db import DAG, migrate
-from infra.local_env import LOOPBACK, REPOSITORY, SettingError, environment, port, state_folder
+from infra.local_env import LOOPBACK, SettingError, environment, port
 from jobs.platform.errors import JobError
+from jobs.platform.local import REPOSITORY, state_folder
 
 MARK = "HYMIREC_SERVICES"
 _START_SECONDS = 180

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-_REPO = Path(__file__).resolve().parents[2]
+from jobs.platform.local import REPOSITORY, packaged_java
 
 _DEFAULTS = {
-    "spark.executorEnv.PYTHONPATH": str(_REPO),
+    "spark.executorEnv.PYTHONPATH": str(REPOSITORY),
     "spark.sql.session.timeZone": "UTC",
     # Thousands of days are thousands of folders: listing them in a Spark job costs more than it saves.
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
@@ -42,8 +41,11 @@ def session(app_name: str) -> SparkSession:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
+    java = packaged_java()
+    if java is not None:
+        os.environ["JAVA_HOME"] = str(java)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_CONF_DIR", str(_REPO / "infra" / "spark"))  # what the JVM must know at its start
+    os.environ.setdefault("SPARK_CONF_DIR", str(REPOSITORY / "infra" / "spark"))  # what the JVM must know at its start
     if "PYSPARK_GATEWAY_PORT" in os.environ:
         SparkContext._ensure_initialized()  # started by spark-submit: its settings are in the JVM
     elif "--master" not in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):

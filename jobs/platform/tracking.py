@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.platform.errors import TrackingError
+from jobs.platform.local import state_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "hymirec"
 REFRESH_TAG = "hymirec.refresh_id"
-_STATE = Path(__file__).resolve().parents[2] / "var" / "mlflow"
 _KIND_TAG = "hymirec.kind"
 _BATCH = 100  # most parameters MLflow takes in one call
 
@@ -142,7 +142,7 @@ def end_refresh(refresh_id: str, status: Status = "FINISHED") -> None:
 
 
 def client_() -> MlflowClient:
-    """Return a client of MLFLOW_TRACKING_URI, by default a SQLite file under var/mlflow."""
+    """Return a client of MLFLOW_TRACKING_URI, by default a SQLite file in the state folder."""
     _import_mlflow()
     from mlflow import MlflowClient
 
@@ -157,12 +157,13 @@ def _import_mlflow() -> None:
 
 
 def tracking_uri() -> str:
-    """Return MLFLOW_TRACKING_URI, or the URI of the SQLite file under var/mlflow."""
+    """Return MLFLOW_TRACKING_URI, or the URI of the SQLite file in the state folder."""
     given = os.environ.get("MLFLOW_TRACKING_URI")
     if given:
         return given
-    _STATE.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{_STATE / 'mlflow.db'}"
+    folder = state_folder() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def find_experiment(client: MlflowClient) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from jobs.platform.errors import JobError
+from jobs.platform.local import state_folder
 from jobs.platform.profile import Profile
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from hymirec_model.histories import Histories
     from jobs.platform.tracking import StageRun
 
-MODELS = Path(__file__).resolve().parents[2] / "var" / "models"
+MODELS = state_folder() / "models"
 """Cache of pretrained weights that had to be converted."""
 LOGGED_POINTS = 100  # of a loss curve; each is a round trip to MLflow
 
