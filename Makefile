@@ -69,5 +69,11 @@ lint: setup ## Format and fix what can be fixed, then check types and imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-clean: down ## Remove var/: warehouse, runs, logs, downloaded models
-	@rm -rf var
+clean: ## Stop the services and remove all state: warehouse, runs, logs, downloaded models
+	@state="$${HYMIREC_STATE:-var}"; \
+	if [ "$$state" != var ] && [ ! -e "$$state/airflow/jwt_secret" ]; then \
+	  echo "error: HYMIREC_STATE: seen $$state, which holds no state of ours; nothing removed" >&2; exit 2; \
+	fi; \
+	$(MAKE) down; \
+	if [ "$$state" = var ]; then rm -rf var; \
+	else cd "$$state" && rm -rf airflow cache log mlflow models run warehouse; fi  # what else is there is not ours

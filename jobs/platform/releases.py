@@ -3,9 +3,9 @@ current one.
 
 ::
 
-    releases/<id>/manifest.json      every file with its bytes and SHA-256, row counts, shapes, where all of
-    it came from releases/<id>/…                  encoder, recommender, codebook, items, interests, index,
-    evaluation releases/CURRENT                 the id of the release to load, replaced atomically
+    releases/<id>/manifest.json   every file with its bytes and SHA-256, row counts, shapes, where it came from
+    releases/<id>/…               encoder, item_space, recommender, codebook, items, interests, index, evaluation
+    releases/CURRENT              the id of the release to load, replaced atomically
 
 The id is the day and the first 8 hex digits of the manifest's SHA-256, so equal content has an equal id, and
 a manifest vouches for all files beside it. A reader opens one id and gets parts of that release or an error,
@@ -104,12 +104,7 @@ class Release:
 
     def local(self) -> Path:
         """The release as a folder of this machine: itself when local, else a cached download."""
-        if self.warehouse.storage.local is not None:
-            return self.warehouse.storage.local / _FOLDER / self.id
-        target = Path(tempfile.gettempdir()) / "hymirec-cache" / self.id
-        if not target.exists():
-            self.warehouse.storage.download(f"{_FOLDER}/{self.id}", target)
-        return target
+        return self.warehouse.local_folder(f"{_FOLDER}/{self.id}")
 
     def table(self, part: str, columns: list[str] | None = None) -> pa.Table:
         """A part that is made of Parquet files, as one table."""

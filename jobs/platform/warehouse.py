@@ -32,6 +32,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from jobs.platform.errors import MissingPartition, WarehouseError
+from jobs.platform.local import state_folder
 from jobs.platform.names import check_ds, check_table, ds_of
 from jobs.platform.storage import Storage
 
@@ -179,13 +180,23 @@ class Warehouse:
         return pa.concat_tables(tables)
 
     def local_copy(self, partition: Partition) -> Path:
-        """Folder of this machine with the partition's files: itself when local, else a cached download."""
+        """Folder of this machine with the partition's files; see :meth:`local_folder`."""
+        return self.local_folder(partition.folder)  # an attempt never changes once committed
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder that never changes, on this machine: itself when local, else a download in HYMIREC_CACHE.
+
+        Parameters
+        ----------
+        folder : str
+            Relative to the warehouse.
+        """
         if self.storage.local is not None:
-            return self.storage.local / partition.folder
-        cache = Path(os.environ.get("HYMIREC_CACHE", Path(tempfile.gettempdir()) / "hymirec-cache"))
-        target = cache / hashlib.sha256(self.uri.encode()).hexdigest()[:16] / partition.folder
-        if not target.exists():  # an attempt never changes once committed, so its copy is valid for ever
-            self.storage.download(partition.folder, target)
+            return self.storage.local / folder
+        cache = Path(os.environ.get("HYMIREC_CACHE") or state_folder() / "cache")
+        target = cache / hashlib.sha256(self.uri.encode()).hexdigest()[:16] / folder
+        if not target.exists():
+            self.storage.download(folder, target)
         return target
 
     @contextmanager

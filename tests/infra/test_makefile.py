@@ -61,6 +61,19 @@ def test_values_are_not_touched_by_a_shell(repository: Path) -> None:
     assert "harm" not in done.stdout
 
 
+def test_clean_removes_our_state_and_nothing_else(repository: Path, tmp_path: Path) -> None:
+    state, home = tmp_path / "state", tmp_path / "home"
+    for path in (state / "warehouse" / "x", state / "airflow" / "jwt_secret", state / "notes", home / "airflow" / "x"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    done = make(repository, "clean", HYMIREC_STATE=str(state))
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in state.iterdir()] == ["notes"]
+    done = make(repository, "clean", HYMIREC_STATE=str(home))
+    assert done.returncode != 0 and f"seen {home}, which holds no state of ours" in done.stderr
+    assert (home / "airflow" / "x").exists()
+
+
 def test_run_asks_for_a_day(repository: Path) -> None:
     done = make(repository, "run")
     assert done.returncode != 0

@@ -151,7 +151,8 @@ def test_nothing_published_says_so(wh: Warehouse) -> None:
         Release.open(wh)
 
 
-def test_a_warehouse_that_is_not_local(tmp_path: Path) -> None:
+def test_a_warehouse_that_is_not_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYMIREC_CACHE", str(tmp_path / "cache"))
     from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
     remote = Warehouse("s3://bucket/house", filesystem=SubTreeFileSystem(str(tmp_path), LocalFileSystem()))
@@ -159,6 +160,8 @@ def test_a_warehouse_that_is_not_local(tmp_path: Path) -> None:
     made = make(remote, "2020-01-05")
     releases.switch(made)
     assert Release.open(remote, full=True).table("items")["item_id"].to_pylist() == ["one", "b"]
+    copy = Release.open(remote).local()
+    assert copy.is_relative_to(tmp_path / "cache") and (copy / "index" / "index.faiss").read_text() == "one"
     (tmp_path / "bucket" / "house" / "releases" / made.id / "manifest.json").unlink()
     with pytest.raises(ReleaseError, match="seen no manifest"):
         Release.open(remote)
