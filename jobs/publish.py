@@ -23,21 +23,16 @@ import pyarrow.parquet as pq
 
 from jobs.platform import cli, columns, registry, releases, tracking
 from jobs.platform.errors import JobError
+from jobs.platform.parts import MODEL_PARTS, MixedParts, find_parts
 from jobs.platform.profile import GateConfig, Profile, load_profile
 from jobs.platform.releases import Draft, Release
 from jobs.platform.warehouse import Partition, Warehouse
 
 MODEL, POPULARITY, CUT = "HyMiRec", "popularity", "recall@50"
-MODEL_PARTS = ("encoder", "item_space", "recommender", "codebook")
-DAY_PARTS = ("catalog", "item_vectors", "item_codes", "interests", "index", "evaluation")
 
 
 class GateRefused(JobError):
     """The gate says no: nothing was published."""
-
-
-class MixedParts(JobError):
-    """The day's tables do not belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +59,8 @@ class Report:
 
     def __str__(self) -> str:
         rows = self.release.manifest["rows"]
-        sizes: dict[str, int] = {}
-        for name, about in self.release.manifest["files"].items():
-            part = name.split("/")[0]
-            sizes[part] = sizes.get(part, 0) + about["bytes"]
-        parts = "\n".join(f"  {part:12s} {size / 1e6:9.2f} MB" for part, size in sorted(sizes.items()))
+        sizes = self.release.part_bytes()
+        parts = "\n".join(f"  {part:12s} {size / 1e6:9.2f} MB" for part, size in sizes.items())
         state = "CURRENT" if self.current else "not CURRENT: a newer day is published already"
         news = "new" if self.version.new else "unchanged"
         model = f"model {registry.MODEL} version {self.version.number} ({news})"
@@ -90,7 +82,7 @@ def main(
     """
     settings = load_profile(profile)
     wh = Warehouse(warehouse)
-    parts = find_inputs(wh, ds)
+    parts = find_parts(wh, ds)
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("publish", ds=ds, refresh_id=refresh) as run:
         run.params({"gate": settings.gate})
@@ -107,33 +99,6 @@ def main(
         run.text(str(report), "report.txt")
     tracking.end_refresh(refresh)
     print(report)
-
-
-def find_inputs(wh: Warehouse, ds: str) -> dict[str, Partition]:
-    """Find everything that goes into the release, by table.
-
-    Raises
-    ------
-    MissingPartition
-        If something is missing.
-    MixedParts
-        If the parts were not made from one another.
-    """
-    parts = {name: wh.partition(name, ds) for name in DAY_PARTS}
-    for name in MODEL_PARTS:
-        found = wh.latest(name, until=ds)
-        parts[name] = found if found is not None else wh.partition(name, ds)
-    for key, tables in (
-        ("encoder_version", ("item_vectors", "item_codes", "codebook", "index")),
-        ("book", ("codebook", "item_codes")),
-        ("model_version", ("interests", "index")),
-        ("dim", ("item_vectors", "interests")),
-    ):
-        seen = {name: parts[name].info[key] for name in tables}
-        if len(set(seen.values())) > 1:
-            shown = ", ".join(f"{name}/ds={parts[name].ds} {value}" for name, value in seen.items())
-            raise MixedParts(f"{key}: seen {shown}; allowed: one and the same; run the day's jobs again from the first")
-    return parts
 
 
 def verdict(wh: Warehouse, parts: dict[str, Partition], gate: GateConfig, parent: Release | None) -> list[Check]:
@@ -154,7 +119,7 @@ def verdict(wh: Warehouse, parts: dict[str, Partition], gate: GateConfig, parent
         checks.append(
             Check(
                 "users",
-                count(wh, parts["interests"]),
+                parts["interests"].rows or 0,
                 gate.min_users_ratio * parent.manifest["rows"]["interests"],
             )
         )
@@ -190,7 +155,7 @@ def publish(
         n_items, first_ds = write_items(wh, parts, draft)
         facts = {
             "data": {"from": first_ds, "until": ds, "evaluation_cut": evaluation_cut(draft)},
-            "rows": {"items": n_items, "interests": count(wh, parts["interests"])},
+            "rows": {"items": n_items, "interests": parts["interests"].rows},
             "shapes": {
                 "dim": parts["item_vectors"].info["dim"],
                 "interests": parts["interests"].info["k"],
@@ -243,15 +208,6 @@ def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tup
         if writer is not None:
             writer.close()
     return rows, first_ds
-
-
-def count(wh: Warehouse, partition: Partition) -> int:
-    """Rows of a partition."""
-    if partition.rows is not None:
-        return partition.rows
-    names = [name for name in partition.files if name.endswith(".parquet")]
-    paths = [f"{partition.arrow_path}/{name}" for name in names]
-    return sum(pq.read_metadata(path, filesystem=wh.filesystem).num_rows for path in paths)
 
 
 def evaluation_cut(draft: Draft) -> str:

@@ -36,10 +36,6 @@ def sizes(release: Release) -> Table:
     table = Table(title=f"release {release.id}", title_justify="left")
     for name in ("part", "MB", "content"):
         table.add_column(name, justify="right" if name == "MB" else "left")
-    sizes: dict[str, int] = {}
-    for name, about in manifest["files"].items():
-        part = name.split("/")[0]
-        sizes[part] = sizes.get(part, 0) + about["bytes"]
     content = {
         "items": f"{rows['items']:,}: vectors of {shapes['dim']}, codes of {shapes['code_bytes']} bytes",
         "interests": f"{rows['interests']:,} users: {shapes['interests']} interests of {shapes['dim']}",
@@ -49,7 +45,7 @@ def sizes(release: Release) -> Table:
         "codebook": f"{manifest['versions']['codebook']}, {shapes['generations']} generation(s)",
         "recommender": manifest["versions"]["recommender"],
     }
-    for part, size in sorted(sizes.items()):
+    for part, size in release.part_bytes().items():
         table.add_row(part, f"{size / 1e6:.2f}", str(content.get(part, "")))
     return table
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import save_file
 
 from jobs.platform import columns
+from jobs.platform.parts import vectors_version
+from jobs.platform.training import version_of
 from jobs.platform.warehouse import Warehouse
 
 DIM, K = 16, 3
@@ -84,14 +87,41 @@ def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_ver
 
 
 def write_models(wh: Warehouse, ds: str, value: float = 1.0) -> None:
-    """Write encoder and recommender folders that differ by `value`."""
-    for name in ("encoder", "item_space", "recommender"):
-        with wh.write_partition(name, ds) as part:
-            save_file({"weight": np.full(4, value, np.float32)}, part.local / "model.safetensors")
-            (part.local / "config.json").write_text("{}\n")
+    """Write an encoder, its item space and their recommender that differ by `value`."""
+    write_encoder(wh, ds, value)
+    write_model(wh, "recommender", ds, value, "model_version", encoder_version=encoder_version(wh, ds))
 
 
-def write_evaluation(wh: Warehouse, ds: str, model: float = 0.3, popularity: float = 0.2) -> None:
+def write_encoder(wh: Warehouse, ds: str, value: float = 1.0) -> None:
+    """Write an encoder and its item space."""
+    write_model(wh, "encoder", ds, value, "version")
+    write_model(wh, "item_space", ds, value, "version", encoder=info(wh, "encoder", ds)["version"])
+
+
+def write_model(wh: Warehouse, name: str, ds: str, value: float, version: str, **facts: str) -> None:
+    with wh.write_partition(name, ds) as part:
+        save_file({"weight": np.full(4, value, np.float32)}, part.local / "model.safetensors")
+        (part.local / "config.json").write_text("{}\n")
+        part.info |= {version: version_of(part.local), **facts}
+
+
+def info(wh: Warehouse, name: str, ds: str) -> dict[str, Any]:
+    """What the writer of the newest partition up to `ds` said."""
+    found = wh.latest(name, until=ds)
+    assert found is not None
+    return found.info
+
+
+def encoder_version(wh: Warehouse, ds: str) -> str:
+    """That of the item vectors which the newest encoder and item space give."""
+    encoder, space = wh.latest("encoder", until=ds), wh.latest("item_space", until=ds)
+    assert encoder is not None and space is not None
+    return vectors_version(encoder, space)
+
+
+def write_evaluation(
+    wh: Warehouse, ds: str, model: float = 0.3, popularity: float = 0.2, model_version: str = "m1"
+) -> None:
     rows = [
         {"name": name, "recall@50": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}}
         for name, mean in (("HyMiRec", model), ("popularity", popularity), ("co-occurrence", 0.25))
@@ -99,6 +129,7 @@ def write_evaluation(wh: Warehouse, ds: str, model: float = 0.3, popularity: flo
     about = {"users": 40, "cut": f"{ds}T00:00:00+00:00", "holdout_days": 7, "rows": rows}
     with wh.write_partition("evaluation", ds) as part:
         (part.local / "evaluation.json").write_text(json.dumps(about))
+        part.info |= {"cut": about["cut"], "model_version": model_version}
 
 
 def profile(folder: Path, **sections: str) -> str:

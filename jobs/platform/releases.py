@@ -102,6 +102,14 @@ class Release:
         """Names of the files of a part ("items", "interests", …), sorted."""
         return sorted(name for name in self.manifest["files"] if name.startswith(f"{part}/"))
 
+    def part_bytes(self) -> dict[str, int]:
+        """Bytes of each part, in the order of their names."""
+        sizes: dict[str, int] = {}
+        for name, about in sorted(self.manifest["files"].items()):
+            part = name.split("/")[0]
+            sizes[part] = sizes.get(part, 0) + about["bytes"]
+        return sizes
+
     def local(self) -> Path:
         """The release as a folder of this machine: itself when local, else a cached download."""
         return self.warehouse.local_folder(f"{_FOLDER}/{self.id}")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from hymirec_model.config import EvaluationConfig, IndexConfig
 from jobs import build_index, publish
@@ -20,7 +19,7 @@ from jobs.platform.releases import Release
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
 from jobs.summarize import main as summarize
-from tests.small_day import profile
+from tests.small_day import encoder_version, profile, write_encoder
 from tests.small_model import DAY, table, write_day
 
 
@@ -28,7 +27,8 @@ from tests.small_model import DAY, table, write_day
 def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     folder = tmp_path_factory.mktemp("inspect")
     wh = Warehouse(str(folder / "warehouse"))
-    write_day(wh)
+    write_encoder(wh, DAY)
+    write_day(wh, encoder_version=encoder_version(wh, DAY))
     histories, parts = wh.partition("histories", DAY), ModelParts.find(wh, DAY)
     evaluate(wh, DAY, EvaluationConfig(bootstrap=20), histories, parts)
     with wh.write_partition("interests", DAY) as part:
@@ -37,9 +37,6 @@ def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
         part.rows = sum(result.pop("users") for result in done)
         part.info |= done[0] | {"model_version": "m1"}
     build_index.build(wh, DAY, IndexConfig(queries=60, neighbours=20), *build_index.find_inputs(wh, DAY))
-    for name in ("encoder", "item_space"):
-        with wh.write_partition(name, DAY) as part:
-            save_file({"weight": np.ones(4, np.float32)}, part.local / "model.safetensors")
     gate = "{min_ratio_to_popularity: 0, min_index_recall: 0.5}"
     options = ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(folder, gate=gate)]
     with pytest.raises(SystemExit) as done_:

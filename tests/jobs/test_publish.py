@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,14 @@ from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from jobs.publish import main
 from tests.small_day import (
+    encoder_version,
+    info,
     item_vectors,
     profile,
     write_evaluation,
     write_interests,
     write_items,
+    write_model,
     write_models,
 )
 
@@ -39,10 +43,11 @@ def derive(wh: Warehouse, ds: str) -> None:
     build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
 
 
-def write_day(wh: Warehouse, ds: str, users: int = 40) -> None:
-    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600)
-    write_interests(wh, ds, users)
-    write_evaluation(wh, ds)
+def write_day(wh: Warehouse, ds: str, users: int = 40, model: float = 0.3) -> None:
+    version = info(wh, "recommender", ds)["model_version"]
+    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600, encoder_version=encoder_version(wh, ds))
+    write_interests(wh, ds, users, model_version=version)
+    write_evaluation(wh, ds, model, model_version=version)
     derive(wh, ds)
 
 
@@ -142,9 +147,7 @@ def test_gate_refuses_and_leaves_everything_as_it_was(
     assert run(wh, tmp_path) == 0
     before = releases.current_id(wh)
     write_models(wh, NEXT, value=3.0)
-    write_day(wh, NEXT, users=30 if reason == "users" else 40)
-    if reason == "recall":
-        write_evaluation(wh, NEXT, model=0.19, popularity=0.2)
+    write_day(wh, NEXT, users=30 if reason == "users" else 40, model=0.19 if reason == "recall" else 0.3)
     gate = "{min_index_recall: 1.0}" if reason == "index" else "{}"
     if reason == "index":
         build(
@@ -198,19 +201,58 @@ def test_crash_before_the_switch_is_made_good_by_a_rerun(
     assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
 
 
+def retrain_recommender(wh: Warehouse) -> None:
+    write_model(wh, "recommender", DAY, 2.0, "model_version", encoder_version=encoder_version(wh, DAY))
+
+
+def evaluate_another_model(wh: Warehouse) -> None:
+    write_evaluation(wh, DAY, model_version="m2")
+
+
+def train_another_encoder(wh: Warehouse) -> None:
+    write_model(wh, "encoder", DAY, 2.0, "version")
+
+
+def train_another_item_space(wh: Warehouse) -> None:
+    write_model(wh, "item_space", DAY, 2.0, "version", encoder=info(wh, "encoder", DAY)["version"])
+
+
+def compute_other_vectors(wh: Warehouse) -> None:
+    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, encoder_version="e2")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "named"),
+    [
+        (retrain_recommender, "model_version", ("recommender", "interests")),
+        (evaluate_another_model, "model_version", ("recommender", "evaluation")),
+        (train_another_encoder, "encoder", ("encoder", "item_space")),
+        (train_another_item_space, "encoder_version", ("item_space", "item_vectors")),
+        (compute_other_vectors, "encoder_version", ("item_vectors", "item_codes")),
+    ],
+)
 def test_parts_that_do_not_belong_together_are_refused(
+    wh: Warehouse,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[Warehouse], None],
+    key: str,
+    named: tuple[str, ...],
+) -> None:
+    change(wh)
+    assert run(wh, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {key}: seen ") and "allowed: one and the same" in message
+    assert all(f"{name}/ds={DAY} " in message for name in named)
+    assert releases.current_id(wh) is None and not (Path(wh.uri) / "releases").exists()
+
+
+def test_evaluation_without_the_model_is_refused(
     wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, encoder_version="e2")
-    assert run(wh, tmp_path) == 2
-    assert "encoder_version: seen item_vectors/ds=2020-03-20 e2, item_codes/ds=2020-03-20 e1" in capsys.readouterr().err
-    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600)
-    write_interests(wh, DAY, 40, model_version="m2")
-    assert run(wh, tmp_path) == 2
-    assert "model_version: seen interests/ds=2020-03-20 m2, index/ds=2020-03-20 m1" in capsys.readouterr().err
-    write_interests(wh, DAY, 40)
     with wh.write_partition("evaluation", DAY) as part:
         (part.local / "evaluation.json").write_text(json.dumps({"rows": [{"name": "popularity"}]}))
+        part.info["model_version"] = info(wh, "recommender", DAY)["model_version"]
     assert run(wh, tmp_path) == 2
     assert "seen rows popularity; allowed: HyMiRec among them" in capsys.readouterr().err
     assert releases.current_id(wh) is None
