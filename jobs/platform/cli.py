@@ -1,7 +1,7 @@
 """Command line that all jobs share: typed options, one-line errors, exit codes.
 
-Exit codes: 0 done or nothing to do, 2 an error that the message explains, 1 an unexpected error (with a
-traceback).
+Exit codes: 0 done or nothing to do, 2 bad input that the message explains, 75 something outside that may be back at a
+retry, 143 ended by SIGTERM, 1 an unexpected error (with a traceback).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hymirec_model.errors import HymirecError
+from jobs.platform.errors import JobError
 from jobs.platform.names import is_day
 
 
@@ -95,6 +96,16 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def unwind_on_sigterm() -> None:
+    """Turn the first SIGTERM into SystemExit(143): MLflow runs are closed and half-written partitions removed."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut that short
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
     """Run ``main`` as a command with the options of its signature, then exit the process.
 
@@ -106,6 +117,7 @@ def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
         Arguments without the program's name (default: those of this process).
     """
     if argv is None:
+        unwind_on_sigterm()
         end_with_parent()
     app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(main)
@@ -113,7 +125,7 @@ def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
         app(args=argv, prog_name=f"python -m {_module(main)}")
     except HymirecError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code if isinstance(error, JobError) else JobError.exit_code) from None
 
 
 def _module(main: Callable[..., Any]) -> str:

@@ -6,7 +6,10 @@ from hymirec_model.errors import HymirecError
 
 
 class JobError(HymirecError):
-    """A job cannot go on; the command line prints it as one line and exits with 2."""
+    """A job cannot go on; the command line prints it as one line and exits with ``exit_code``."""
+
+    exit_code = 2
+    """2: bad input, which does not mend itself; Airflow does not try again."""
 
 
 class WarehouseError(JobError):
@@ -54,4 +57,6 @@ class ProfileError(JobError):
 
 
 class TrackingError(JobError):
-    """MLflow refused what a job wanted to log, or cannot be reached."""
+    """MLflow cannot be reached."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the input is fine, and a retry may find the server back

@@ -20,6 +20,8 @@ from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from pathlib import Path
 
+from jobs.platform import cli
+
 JOBS_FOLDER = Path(__file__).resolve().parent.parent
 DISTRIBUTED = frozenset({"train_recommender"})
 
@@ -95,7 +97,8 @@ def _torchrun(processes: int, job: str, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the job's name and launch it."""
+    """Check the job's name and launch it; ends with the task that started it, killed ones included."""
+    cli.end_with_parent()
     jobs = known_jobs()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{__doc__}\nJobs: {', '.join(jobs)}")

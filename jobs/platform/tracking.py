@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobs.platform.errors import TrackingError
+from jobs.platform.errors import JobError, TrackingError
 from jobs.platform.local import state_folder
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _artifact_location() -> str | None:
 
 def _find_parent(client: MlflowClient, experiment_id: str, refresh_id: str) -> Run | None:
     if not re.fullmatch(r"[\w.:+@ -]+", refresh_id):
-        raise TrackingError(f"refresh id: seen {refresh_id!r}; allowed: letters, digits, spaces and . : + @ _ -")
+        raise JobError(f"refresh id: seen {refresh_id!r}; allowed: letters, digits, spaces and . : + @ _ -")
     query = f"tags.`{REFRESH_TAG}` = '{refresh_id}' and tags.`{_KIND_TAG}` = 'refresh'"
     runs = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
     return runs[0] if runs else None

@@ -14,6 +14,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import launch
+from jobs.platform.errors import TrackingError
 
 REFRESH = {
     "warehouse": "/a folder/'quoted'; $HOME",
@@ -50,6 +51,11 @@ class TestFail:
     def test_a_crash_is_retried(self) -> None:
         with pytest.raises(AirflowException, match="ended with exit code 1: ValueError: boom") as caught:
             launch.fail("evaluate", 1, ["Traceback", "ValueError: boom", ""])
+        assert not isinstance(caught.value, AirflowFailException)
+
+    def test_an_outage_is_retried(self) -> None:
+        with pytest.raises(AirflowException, match="exit code 75: error: MLflow at http://x: refused") as caught:
+            launch.fail("evaluate", TrackingError.exit_code, ["error: MLflow at http://x: refused"])
         assert not isinstance(caught.value, AirflowFailException)
 
     def test_a_signal_is_named(self) -> None:

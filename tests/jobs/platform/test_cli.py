@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hymirec_model.errors import InputError
 from jobs.platform import cli
-from jobs.platform.errors import MissingPartition
+from jobs.platform.errors import MissingPartition, TrackingError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 JOBS = ("import_events", "check_inputs", "update_histories")
@@ -28,6 +29,10 @@ def job(
     """Do nothing."""
     if warehouse == "empty":
         raise MissingPartition("events", ds, None, "bring some")
+    if warehouse == "untracked":
+        raise TrackingError("MLflow is away")
+    if warehouse == "odd":
+        raise InputError("x is 1; allowed: 2")
     if warehouse == "broken":
         raise RuntimeError("unexpected")
     print(warehouse, ds, profile, retrain, cli.refresh_id_or_default(refresh_id, ds))
@@ -48,6 +53,11 @@ def test_an_explained_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert run("--warehouse", "empty", "--ds", "2024-02-29") == 2
     expected = "error: missing partition events/ds=2024-02-29: the table has no data yet; bring some\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize(("warehouse", "code"), [("empty", 2), ("odd", 2), ("untracked", 75)])
+def test_only_what_may_mend_itself_asks_for_a_retry(warehouse: str, code: int) -> None:
+    assert run("--warehouse", warehouse, "--ds", "2024-02-29") == code
 
 
 def test_an_unexpected_error_is_not_hidden() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.platform import launcher
@@ -28,6 +33,21 @@ def machine(folder: Path, *, devices: int, listed: int | None = None) -> tuple[d
         program.write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n")
         program.chmod(0o755)
     return {"PATH": str(folder)}, folder / "dev"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    """Wait until something holds; tell whether it did in time."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.1)
+    return holds()
 
 
 class TestCudaDevices:
@@ -100,6 +120,38 @@ class TestMain:
         monkeypatch.setattr(launcher, "set_threads", lambda processes: None)
         monkeypatch.setattr(launcher, "_torchrun", lambda processes, job, arguments: 10 * processes)
         assert launcher.launch("train_recommender", []) == 40
+
+    def test_ends_with_a_task_that_is_killed(self, tmp_path: Path, repository: Path) -> None:
+        """Under torchrun the launcher stays: task, launcher and two workers are all real processes here."""
+        (tmp_path / "jobs").mkdir()
+        (tmp_path / "jobs" / "__init__.py").touch()
+        (tmp_path / "jobs" / "wait.py").write_text(
+            "import os, pathlib, time\npathlib.Path(f'pid-{os.getpid()}').touch()\ntime.sleep(120)\n"
+        )
+        start = f"""
+import os, pathlib, sys
+sys.path.insert(0, {str(repository)!r})
+from jobs.platform import launcher
+os.environ["PYTHONPATH"] = {str(tmp_path)!r}
+launcher.cuda_devices, launcher.known_jobs, launcher.DISTRIBUTED = lambda: 2, lambda: ["wait"], {{"wait"}}
+pathlib.Path(f"pid-{{os.getpid()}}").touch()
+launcher.main(["wait"])
+"""
+        task = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {start!r}], start_new_session=True)"
+        process = subprocess.Popen([sys.executable, "-c", task], cwd=tmp_path)
+
+        def pids() -> list[int]:
+            return [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+
+        try:
+            assert within(60, lambda: len(pids()) == 3)
+            process.kill()
+            process.wait()
+            assert within(30, lambda: not any(map(alive, pids())))
+        finally:
+            for pid in pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def test_torchrun_keeps_the_exit_code_of_bad_input(self, tmp_path: Path, repository: Path) -> None:
         """torchrun by itself would end with 1. Run for real, with two processes that refuse their input."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hymirec_model.config import IndexConfig
 from jobs.platform import tracking
-from jobs.platform.errors import TrackingError
+from jobs.platform.errors import JobError, TrackingError
 
 REFRESH = "manual__2024-02-29T00:00:00+00:00"
 
@@ -86,6 +88,27 @@ def test_a_failed_stage_fails_the_refresh_and_a_retry_goes_on() -> None:
     assert again.run_id != failed.run_id
 
 
+def test_a_stage_ended_by_sigterm_is_killed(repository: Path) -> None:
+    """A real job, ended as Airflow ends one."""
+    script = (
+        "import time\n"
+        "from jobs.platform import cli, tracking\n"
+        "def main() -> None:\n"
+        "    with tracking.stage('first', ds='2024-02-29', refresh_id='t') as run:\n"
+        "        print(run.run_id, flush=True)\n"
+        "        time.sleep(60)\n"
+        "cli.run(main)\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", script], cwd=repository, stdout=subprocess.PIPE, text=True)
+    assert job.stdout is not None
+    run_id = job.stdout.readline().strip()
+    job.terminate()
+    job.terminate()  # the kernel's signal for a dead parent may follow Airflow's
+    assert job.wait(30) == 143
+    job.stdout.close()
+    assert tracking.client_().get_run(run_id).info.status == "KILLED"
+
+
 def test_an_interrupted_stage_is_killed() -> None:
     with pytest.raises(KeyboardInterrupt), tracking.stage("first", ds="2024-02-29", refresh_id="k") as run:
         raise KeyboardInterrupt
@@ -103,7 +126,7 @@ def test_a_dead_server_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_refresh_id_that_would_break_the_query() -> None:
     with (
-        pytest.raises(TrackingError, match="refresh id: seen"),
+        pytest.raises(JobError, match="refresh id: seen"),
         tracking.stage("first", ds="2024-02-29", refresh_id="it's"),
     ):
         pass
