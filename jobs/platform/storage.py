@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from jobs.platform.parquet_footer import sort_encodings
 
 _SCHEMES = ("file", "s3", "s3a", "gs", "hdfs")
 _THREADS = 16
+_ABANDONED_SECONDS = 24 * 3600
 
 
 class Storage:
@@ -171,10 +173,35 @@ class Storage:
         if self.filesystem.get_file_info(self.path(folder)).type == pafs.FileType.Directory:
             self.filesystem.delete_dir(self.path(folder))
 
-    def newest_change(self, folder: str) -> float:
-        """Seconds since the epoch of the newest change of a file in ``folder`` (0 when it has none)."""
-        times = [info.mtime.timestamp() for _, info in self._walk(folder) if info.mtime is not None]
-        return max(times, default=0.0)
+    def put(self, source: str, folder: str) -> None:
+        """Put a finished folder in the place of another; a crash never loses both.
+
+        Locally by renames, between which a reader finds no folder for an instant. An object store has none: the
+        new files come before the old ones go, and a reader may see both for a while.
+        """
+        if self.local is not None:
+            old = self.local / f"{source}.old"
+            if (self.local / folder).exists():
+                (self.local / folder).rename(old)
+            (self.local / source).rename(self.local / folder)
+            _sync_folder((self.local / folder).parent)
+            shutil.rmtree(old, ignore_errors=True)
+            return
+        before = [name for name, _ in self._walk(folder)]
+        self.filesystem.create_dir(self.path(folder), recursive=True)
+        for name in self.files(source):
+            self.filesystem.move(self.path(source, name), self.path(folder, name))
+        for name in before:
+            self.filesystem.delete_file(self.path(folder, name))
+        self.remove(source)
+
+    def abandoned(self, folder: str) -> bool:
+        """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone."""
+        base = self.path(folder)
+        inside = self.filesystem.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
+        infos = [self.filesystem.get_file_info(base), *inside]
+        newest = max((info.mtime.timestamp() for info in infos if info.mtime is not None), default=0.0)
+        return time.time() - newest > _ABANDONED_SECONDS
 
     def _walk(self, folder: str) -> list[tuple[str, pafs.FileInfo]]:
         base = self.path(folder)

@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,6 @@ from jobs.platform.storage import Storage
 
 INPUT_TABLES = ("events", "items")
 _POINTER = "_current.json"
-_ABANDONED_SECONDS = 24 * 3600  # an attempt untouched for this long has lost its writer
 
 
 @dataclass(frozen=True)
@@ -255,8 +253,7 @@ class Warehouse:
         for attempt in self.storage.folders(base):
             if attempt in keep:
                 continue
-            idle = time.time() - self.storage.newest_change(f"{base}/{attempt}")
-            if attempt == superseded or idle > _ABANDONED_SECONDS:
+            if attempt == superseded or self.storage.abandoned(f"{base}/{attempt}"):
                 self.storage.remove(f"{base}/{attempt}")
 
     def _folders(self, table: str) -> list[str]:

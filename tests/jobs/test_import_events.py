@@ -1,4 +1,4 @@
-"""Files of one's own come in unchanged, or end in one message; the built-in data are as described."""
+"""Files of one's own come in unchanged, or end in one message; what is there is never lost half-way."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs import import_events
+from jobs.check_inputs import check_inputs, find_inputs
 from jobs.import_events import Summary, find_files, import_tables, read_files
-from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE
+from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, Contract
 from jobs.platform.errors import HymirecError, JobError, SchemaError
+from jobs.platform.profile import ContractConfig, HistoriesConfig
 from jobs.platform.warehouse import Warehouse
+from jobs.update_histories import plan_update, update_histories
 
 ITEMS = {"item_id": ["a", "b"], "title": ["A", "B"]}
 DAY = 86400
@@ -27,14 +29,14 @@ DAY = 86400
 def bring(spark: SparkSession, warehouse: Warehouse, tmp_path: Path) -> Callable[..., Summary]:
     """``bring(events, items)``: write both as files and import them."""
 
-    def run(events: dict[str, Any], items: dict[str, Any] = ITEMS) -> Summary:
-        paths = []
-        for name, data in (("events", events), ("items", items)):
-            path = tmp_path / f"{name}.parquet"
-            pq.write_table(pa.table(data), path)
-            paths.append(str(path))
-        found = find_files("events", paths[0], EVENTS_FILE), find_files("items", paths[1], ITEMS_FILE)
-        return import_tables(*(read_files(spark, files) for files in found), warehouse)
+    def rows(name: str, data: dict[str, Any], contract: Contract) -> DataFrame:
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table(data), path)
+        return read_files(spark, find_files(name, str(path), contract))
+
+    def run(events: dict[str, Any], items: dict[str, Any] | None = ITEMS) -> Summary:
+        event_rows = rows("events", events, EVENTS_FILE)
+        return import_tables(event_rows, rows("items", items, ITEMS_FILE) if items else None, warehouse)
 
     return run
 
@@ -167,7 +169,8 @@ def test_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": "parquet"}, "--source parquet needs files: seen none"),
+        ({"source": "parquet"}, "--source parquet needs files: seen no events"),
+        ({"source": "parquet", "events": "x"}, "missing partition items: the table has no data yet"),
         ({"source": "completejourney", "events": "x"}, "allowed: no --events and no --items"),
     ],
 )
@@ -177,30 +180,67 @@ def test_options_that_do_not_go_together(tmp_path: Path, arguments: dict[str, st
         import_events.main(warehouse=str(tmp_path), source=source, **arguments)
 
 
-def test_complete_journey(spark: SparkSession) -> None:
-    events, items = import_events.complete_journey(spark)
-    counts = items.agg(
-        F.count(F.lit(1)).alias("products"),
-        F.count_distinct("title", "description", "category").alias("texts"),
-        F.count_if(F.col("title").isNull()).alias("untitled"),
-    ).first()
-    assert counts is not None
-    assert (counts.products, counts.texts, counts.untitled) == (92331, 32385, 0)
-    ice = items.filter("item_id = '25671'").first()
-    assert ice is not None
-    assert ice.asDict() == {
-        "item_id": "25671",
-        "title": "ICE - CRUSHED/CUBED 22 LB",
-        "description": "FRZN ICE, National brand, manufacturer 2",
-        "category": "GROCERY",
+GOOD = {"user_id": ["u"], "item_id": ["a"], "timestamp": [0]}
+
+
+def test_new_events_alone_keep_the_catalogue(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
+    bring(GOOD)
+    (file,) = (Path(warehouse.uri) / "items").glob("*.parquet")
+    before = file.stat()
+    summary = bring(GOOD | {"timestamp": [DAY]}, None)
+    assert "items:  2 rows, kept as they were" in str(summary)
+    assert file.stat() == before and warehouse.partitions("events") == ["1970-01-01", "1970-01-02"]
+
+
+def test_a_crash_while_items_are_written_leaves_the_old_ones(
+    bring: Callable[..., Summary], warehouse: Warehouse, spark: SparkSession
+) -> None:
+    bring(GOOD)
+    new = spark.range(10).selectExpr("CAST(id AS string) AS item_id", "IF(id = 9, raise_error('crash'), 'x') AS title")
+    with pytest.raises(Exception, match="crash"):
+        import_events.write_items(new.coalesce(1), warehouse)
+    assert warehouse.read(warehouse.items()).to_pydict() == ITEMS
+    assert list((Path(warehouse.uri) / ".import").iterdir()) == []
+
+
+def test_items_are_replaced_as_a_whole(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
+    bring(GOOD)
+    bring(GOOD, {"item_id": ["c"], "title": ["C"]})
+    assert warehouse.read(warehouse.items()).to_pydict() == {"item_id": ["c"], "title": ["C"]}
+    assert sorted(path.name for path in Path(warehouse.uri).iterdir()) == [".import", "events", "items"]
+    assert list((Path(warehouse.uri) / ".import").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [("items", "items"), ("items", "items/part-0.parquet"), ("events", "events/"), ("items", "."), ("events", "link")],
+)
+def test_the_warehouses_own_tables_are_no_source(
+    bring: Callable[..., Summary], warehouse: Warehouse, tmp_path: Path, table: str, path: str
+) -> None:
+    bring(GOOD)
+    root = Path(warehouse.uri)
+    (root / "link").symlink_to(root / "events")
+    files = {"events": str(tmp_path / "events.parquet"), "items": str(tmp_path / "items.parquet")}
+    with pytest.raises(JobError, match=f"--{table} .*: seen the warehouse's own table .*; allowed: files elsewhere"):
+        import_events.main(warehouse=warehouse.uri, **files | {table: f"{root}/{path}"})
+    assert warehouse.read(warehouse.items()).to_pydict() == ITEMS
+
+
+def test_a_log_of_thin_days(spark: SparkSession, bring: Callable[..., Summary], warehouse: Warehouse) -> None:
+    """Years of days with two events each: one file a day, and the first run reads them all."""
+    n_days = 1000
+    events = {
+        "user_id": [f"u{n % 7}" for n in range(2 * n_days)],
+        "item_id": ["a", "b"] * n_days,
+        "timestamp": [n // 2 * DAY + n % 2 for n in range(2 * n_days)],
     }
-    assert events.count() == 1469307
-    missing = events.select("item_id").distinct().join(items, "item_id", "left_anti")
-    assert missing.count() == 17
-    assert events.dtypes == [
-        ("user_id", "string"),
-        ("item_id", "string"),
-        ("timestamp", "bigint"),
-        ("event", "string"),
-        ("weight", "float"),
-    ]
+    assert bring(events).days == n_days
+    found = warehouse.storage.files("events")
+    assert len(found) == n_days == len({name.split("/")[0] for name in found})
+    ds = warehouse.partitions("events")[-1]
+    report = check_inputs(spark, warehouse, ds, ContractConfig(), find_inputs(warehouse, ds))
+    assert (report.days, report.accepted) == (n_days, 2 * n_days)
+    config = HistoriesConfig(buckets=2, max_length=2 * n_days)
+    written = update_histories(spark, warehouse, ds, config, plan_update(warehouse, ds, config))
+    assert (written.info["users"], written.info["events"]) == (7, 2 * n_days)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -153,9 +154,21 @@ def test_an_abandoned_attempt_is_removed_after_a_day(tmp_path: Path) -> None:
     torn.write_bytes(b"x")
     write(wh, 1)
     assert torn.exists()  # a retry may still be writing it
-    os.utime(torn, (0, 0))
+    for path in (torn, torn.parent):
+        os.utime(path, (0, 0))
     write(wh, 2)
     assert not torn.exists()
+
+
+def test_a_folder_takes_the_place_of_another(wh: Warehouse, tmp_path: Path) -> None:
+    for value in (1, 2):
+        (tmp_path / "new").mkdir()
+        pq.write_table(pa.table({"x": [value]}), tmp_path / "new" / f"part-{value}.parquet")
+        wh.storage.upload(tmp_path / "new", ".import/new")
+        wh.storage.put(".import/new", "items")
+        assert wh.read(wh.items()).to_pydict() == {"x": [value]}
+        assert wh.storage.folders(".import") == []
+        shutil.rmtree(tmp_path / "new")
 
 
 def test_nothing_written_is_an_error(wh: Warehouse) -> None:
