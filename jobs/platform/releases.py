@@ -37,6 +37,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _FOLDER = "releases"
 _CURRENT = f"{_FOLDER}/CURRENT"
+_STAGING = ".staging-"
 _CHUNK = 1 << 20
 _SHOWN = 3  # faults that an error message names
 
@@ -237,8 +238,11 @@ def draft(warehouse: Warehouse) -> Iterator[Draft]:
     if root is None:
         folder = Path(tempfile.mkdtemp(prefix="hymirec-release-"))
     else:  # on the same disk, so that sealing is a rename; the dot keeps it out of listings
-        folder = root / _FOLDER / f".staging-{uuid.uuid4().hex}"
+        folder = root / _FOLDER / f"{_STAGING}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
+        for name in warehouse.storage.folders(_FOLDER):
+            if name.startswith(_STAGING) and warehouse.storage.abandoned(f"{_FOLDER}/{name}"):
+                warehouse.storage.remove(f"{_FOLDER}/{name}")  # its publish was killed
     try:
         yield Draft(warehouse, folder)
     finally:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,6 +66,17 @@ def test_failed_draft_leaves_nothing(wh: Warehouse) -> None:
         (draft.folder / "half").write_text("x")
         raise RuntimeError
     assert list((Path(wh.uri) / "releases").iterdir()) == []
+
+
+def test_draft_of_a_killed_publish_is_removed_after_a_day(wh: Warehouse) -> None:
+    left = Path(wh.uri) / "releases" / ".staging-0123"
+    (left / "items").mkdir(parents=True)
+    make(wh, "2020-01-05")
+    assert left.exists()  # it may still be at work
+    for path in (left / "items", left):
+        os.utime(path, (0, 0))
+    make(wh, "2020-01-06")
+    assert not left.exists()
 
 
 def test_damage_is_found_and_sealing_again_repairs_it(wh: Warehouse) -> None:
