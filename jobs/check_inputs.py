@@ -18,13 +18,14 @@ from jobs.platform.catalog import ITEM_COLUMNS, build_catalog, check_items, is_b
 from jobs.platform.contracts import EVENTS, ITEMS, check_columns, read_footers, spark_schema
 from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.lineage import accepted_chain, check_numbering, content_of
+from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig, load_profile
 from jobs.platform.quarantine import by_name, check_shares, write_quarantine
 from jobs.platform.spark import session
 from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
 
 ROWS_A_FILE = 1_000_000
-NO_ITEM = "no row in the catalogue"
+NO_ITEM, BAD_ITEM = "no row in the catalogue", "its row in the catalogue is in quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Inputs:
     """Paths of the days' files, for Spark."""
     event_types: dict[str, str]
     event_rows: int
+    day_rows: int
+    """Those of the run's own day."""
     items: Partition
     item_types: dict[str, str]
     item_rows: int
@@ -107,14 +110,12 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     previous = wh.latest("accepted_events", until=ds, strict=True)
     if previous is not None:
         check_numbering(wh, accepted_chain(wh, previous.ds))
-    files = {
-        name: name[3:13]
-        for name in wh.storage.files("events")
-        if name.endswith(".parquet") and name.startswith("ds=") and name[3:13] <= ds
-    }
+    days = {name: ds_of(name.partition("/")[0]) for name in wh.storage.files("events") if name.endswith(".parquet")}
+    files = {name: day for name, day in days.items() if day is not None and day <= ds}
     names = sorted(name for name, day in files.items() if previous is None or day > previous.ds)
     facts = read_footers(wh.filesystem, wh.storage.path("events"), names)
-    if not sum(file.rows for file in facts if files[file.name] == ds):
+    day_rows = sum(file.rows for file in facts if files[file.name] == ds)
+    if not day_rows:
         raise WarehouseError(f"table events, partition ds={ds}: seen 0 rows; allowed: 1 or more")
     types = check_columns("events", facts, EVENTS)
     items = wh.items()
@@ -128,6 +129,7 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
         events=[wh.storage.spark_path("events", name) for name in names],
         event_types=types,
         event_rows=sum(file.rows for file in facts),
+        day_rows=day_rows,
         items=items,
         item_types={name: kind for name, kind in item_types.items() if name in ITEM_COLUMNS},
         item_rows=sum(file.rows for file in item_facts),
@@ -148,11 +150,13 @@ def check_inputs(spark: SparkSession, wh: Warehouse, ds: str, contract: Contract
     # The catalogue is committed before the events: accepted_events is what tells that a day is complete.
     with wh.write_partition("accepted_events", ds) as accepted, wh.write_partition("catalog", ds) as catalog:
         write_catalog(spark, wh, catalog, items, judged, inputs, contract)
-        events = match_items(judged, spark.read.parquet(catalog.path))
+        events = match_items(judged, spark.read.parquet(catalog.path), items.filter("reason IS NOT NULL"))
         on_day = write_accepted(spark, accepted, events, inputs)
-        quarantined = write_quarantine(wh, ds, {"events": events, "items": items})
+        quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": items})
         rows_read = {"events": inputs.event_rows, "items": inputs.item_rows}
         check_shares(ds, quarantined, rows_read, contract.max_bad_share)
+        # A bad day must not hide among the many that a first run takes.
+        check_shares(ds, of_day, {f"events, partition ds={ds}": inputs.day_rows}, contract.max_bad_share)
         for name, seen, least in (
             (f"events, partition ds={ds}", on_day, contract.min_events),
             ("items", catalog.info["items"], contract.min_items),
@@ -258,13 +262,15 @@ def judge_events(events: DataFrame) -> DataFrame:
     return events.withColumn("column_name", column).withColumn("reason", reason)
 
 
-def match_items(events: DataFrame, catalog: DataFrame) -> DataFrame:
+def match_items(events: DataFrame, catalog: DataFrame, bad_items: DataFrame) -> DataFrame:
     """Add ``item_index``; a good event whose item is not in the catalogue becomes a bad one."""
     events = events.join(catalog.select("item_id", "item_index"), "item_id", "left")
+    events = events.join(bad_items.select("item_id").distinct().withColumn("bad_item", F.lit(True)), "item_id", "left")
     unknown = F.col("reason").isNull() & F.col("item_index").isNull()
+    why = F.when(F.col("bad_item"), BAD_ITEM).otherwise(NO_ITEM)
     column = F.when(unknown, "item_id").otherwise(F.col("column_name"))
-    reason = F.when(unknown, NO_ITEM).otherwise(F.col("reason"))
-    return events.withColumns({"column_name": column, "reason": reason})
+    reason = F.when(unknown, why).otherwise(F.col("reason"))
+    return events.withColumns({"column_name": column, "reason": reason}).drop("bad_item")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ MAX_ROWS = 100_000
 """Most rows kept: when a contract is broken, that can be the whole log."""
 
 
-def write_quarantine(warehouse: Warehouse, ds: str, judged: Mapping[str, DataFrame]) -> Counts:
+def write_quarantine(warehouse: Warehouse, ds: str, judged: Mapping[str, DataFrame]) -> tuple[Counts, Counts]:
     """Write the bad rows of a day's tables as one file of ``quarantine/ds``.
 
     Parameters
@@ -24,33 +24,42 @@ def write_quarantine(warehouse: Warehouse, ds: str, judged: Mapping[str, DataFra
     warehouse : Warehouse
     ds : str
     judged : mapping of str to pyspark.sql.DataFrame
-        Rows of each table with ``column_name`` and ``reason``, both null for a good row.
+        Rows of each table with ``column_name`` and ``reason``, both null for a good row; ``ds`` where it has days.
 
     Returns
     -------
-    dict of (str, str, str) to int
+    counts : dict of (str, str, str) to int
+    of_day : dict of (str, str, str) to int
+        Those of the partition ``ds`` alone, under the table's name "<table>, partition ds=<ds>".
     """
     parts = []
     for table, rows in judged.items():
         content = [name for name in rows.columns if name not in ("column_name", "reason", "item_index")]
         row = F.to_json(F.struct(*content)).alias("row")
         bad = rows.filter("reason IS NOT NULL")
-        parts.append(bad.select(F.lit(table).alias("table_name"), "reason", "column_name", row))
+        on_day = (F.col("ds") == ds if "ds" in rows.columns else F.lit(False)).alias("on_day")
+        parts.append(bad.select(F.lit(table).alias("table_name"), "reason", "column_name", row, on_day))
     keys = ["table_name", "column_name", "reason"]
     bad_rows = parts[0]
     for part in parts[1:]:
         bad_rows = bad_rows.unionByName(part)
     bad_rows = bad_rows.persist()
-    counted = bad_rows.groupBy(*keys).count().orderBy(*keys).collect()
-    counts = {(row.table_name, row.column_name, row.reason): int(row["count"]) for row in counted}
+    sums = (F.count(F.lit(1)).alias("rows"), F.count_if("on_day").alias("of_day"))
+    counted = bad_rows.groupBy(*keys).agg(*sums).orderBy(*keys).collect()
+    counts = {(row.table_name, row.column_name, row.reason): int(row.rows) for row in counted}
+    of_day = {
+        (f"{row.table_name}, partition ds={ds}", row.column_name, row.reason): int(row.of_day)
+        for row in counted
+        if row.of_day
+    }
     total = sum(counts.values())
     with warehouse.write_partition("quarantine", ds) as out:
         kept = bad_rows if total <= MAX_ROWS else bad_rows.orderBy(*keys, "row").limit(MAX_ROWS)
-        kept.coalesce(1).sortWithinPartitions(*keys, "row").write.parquet(out.path)
+        kept.drop("on_day").coalesce(1).sortWithinPartitions(*keys, "row").write.parquet(out.path)
         out.rows = min(total, MAX_ROWS)
         out.info["counts"] = by_name(counts)
     bad_rows.unpersist()
-    return counts
+    return counts, of_day
 
 
 def by_name(counts: Counts) -> dict[str, int]:

@@ -153,7 +153,8 @@ def test_bad_rows_go_to_quarantine_with_a_reason(
     )
     report = check(D1)
     assert report.quarantined == {
-        "events.item_id: no row in the catalogue": 2,
+        "events.item_id: its row in the catalogue is in quarantine": 1,
+        "events.item_id: no row in the catalogue": 1,
         "events.item_id: null or empty": 2,
         "events.timestamp: null or outside its day": 3,
         "events.user_id: null or empty": 2,
@@ -165,8 +166,8 @@ def test_bad_rows_go_to_quarantine_with_a_reason(
     assert warehouse.partition("quarantine", D1).info["counts"] == report.quarantined
     rows = quarantine(warehouse, D1)
     assert len(rows) == 14
-    unknown = [row for table, _, reason, row in rows if reason == "no row in the catalogue"]
-    assert {row["item_id"] for row in unknown} == {"nobody", "e"}
+    unknown = {row["item_id"]: reason for _, column, reason, row in rows if "in the catalogue" in reason}
+    assert unknown == {"nobody": "no row in the catalogue", "e": "its row in the catalogue is in quarantine"}
     assert len(warehouse.partition("quarantine", D1).files) == 1
 
 
@@ -186,12 +187,36 @@ def test_a_breach_stops_the_run(check: Check, put_events: Put, put_items: Put, w
     assert len(quarantine(warehouse, D1)) == 2
 
 
+def test_a_bad_day_does_not_hide_among_good_ones(check: Check, day: Put, put_items: Put, warehouse: Warehouse) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0"] * 97)
+    day(D2, ["i1", "nobody", "nobody"])  # 2 of 100 rows in all
+    with pytest.raises(ContractBreach) as caught:
+        check(D2, ContractConfig(max_bad_share=0.1))
+    assert str(caught.value).startswith(
+        f"table events, partition ds={D2}: seen 2 bad of 3 rows (column item_id: 2 no row in the catalogue); "
+        "allowed: a share of 0.1"
+    )
+    assert warehouse.partitions("accepted_events") == []
+
+
+def test_folders_that_are_no_days_are_ignored(
+    check: Check, day: Put, put_events: Put, put_items: Put, warehouse: Warehouse
+) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0", "i1"])
+    for folder in ("2024-1-1", "20230101", "2024-02-30", "2024-01-01x"):
+        put_events(folder, [{"user_id": "stray", "item_id": "i0", "timestamp": 0}])
+    assert find_inputs(warehouse, D1).days == [D1]
+    assert check(D1).events == 2
+
+
 def test_a_day_without_a_good_row_is_a_breach(check: Check, day: Put, put_events: Put, put_items: Put, at: At) -> None:
     put_items(ITEMS)
     day(D1, ["i0", "i1", "i2"])
     put_events(D2, [{"user_id": "u", "item_id": "nobody", "timestamp": at(D2)}])
     with pytest.raises(ContractBreach, match=f"table events, partition ds={D2}: seen 0 good rows; allowed: 1 or more"):
-        check(D2)
+        check(D2, ContractConfig(max_bad_share=1.0))
 
 
 def test_missing_partitions(warehouse: Warehouse, day: Put, put_items: Put) -> None:
