@@ -29,7 +29,8 @@ from hymirec_model.retrieval import top_items
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import JobError
 from jobs.platform.profile import load_profile
-from jobs.platform.scorecard import LIST, Relevant, Scorecard, as_text, render
+from jobs.platform.scorecard import LIST, Relevant, Scorecard, as_text, render, sentence
+from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -75,7 +76,7 @@ def main(
         text = as_text(render(evaluation))
         run.text(text, "report.txt")
         run.text(json.dumps(evaluation, indent=1), "evaluation.json")
-    print(text)
+    print(f"{text}\n{sentence(evaluation)}")
 
 
 def evaluate(
@@ -88,7 +89,7 @@ def evaluate(
     JobError
         If nobody has events both before and in the held-out days.
     """
-    cut = first_held_out_day(ds, config.holdout_days)
+    cut = evaluation_cut(ds, config.holdout_days)
     task = set_task(read_histories(wh, histories), cut, config)
     vectors = torch.from_numpy(columns.vectors(wh, parts.vectors).astype(np.float32))
     n_items = len(vectors)
@@ -119,18 +120,6 @@ def evaluate(
         )
         part.info |= {"cut": cut.isoformat(), "model_version": parts.recommender.info["model_version"]}
     return evaluation
-
-
-def first_held_out_day(ds: str, holdout_days: int) -> datetime.datetime:
-    """Midnight UTC at which the held-out days begin."""
-    day = datetime.date.fromisoformat(ds) - datetime.timedelta(days=holdout_days - 1)
-    return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
-
-
-def read_histories(wh: Warehouse, partition: Partition) -> Histories:
-    """All users of a histories partition, in the order of their ids (buckets do not matter)."""
-    table = wh.read(partition, ["user_id", "item_indices", "timestamps"])
-    return Histories.from_arrow(table.sort_by("user_id"))
 
 
 def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationConfig) -> Task:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from jobs.platform import cli
 from jobs.platform.explain import explain, render
@@ -26,7 +25,7 @@ def main(
 ) -> None:
     """Show one user of a release: history, interests by their nearest titles, and what would be retrieved."""
     wh = Warehouse(warehouse)
-    Console().print(render(explain(wh, Release.open(wh, release), user)))
+    cli.console().print(render(explain(wh, Release.open(wh, release), user)))
 
 
 if __name__ == "__main__":

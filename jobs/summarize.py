@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
 from rich.table import Table
 
 from jobs.platform import cli, explain, scorecard, timings
@@ -21,7 +20,7 @@ def main(warehouse: cli.WarehouseOption) -> None:
     wh = Warehouse(warehouse)
     release = Release.open(wh)
     evaluation = json.loads((release.local() / "evaluation" / "evaluation.json").read_text())
-    console = Console()
+    console = cli.console()
     console.print(sizes(release))
     for table in scorecard.render(evaluation):
         console.print(table)

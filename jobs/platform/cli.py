@@ -11,13 +11,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hymirec_model.errors import HymirecError
 from jobs.platform.errors import JobError
-from jobs.platform.names import is_day
+from jobs.platform.names import RETRAIN, is_day
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FILE_WIDTH = 120  # columns of a table that is not shown on a terminal
 
 
 def check_ds(value: str) -> str:
@@ -28,8 +33,8 @@ def check_ds(value: str) -> str:
 
 
 def _check_retrain(value: str | None) -> str | None:
-    if value not in (None, "auto", "always", "never"):
-        raise typer.BadParameter(f"seen {value!r}; allowed: auto, always, never")
+    if value not in (None, *RETRAIN):
+        raise typer.BadParameter(f"seen {value!r}; allowed: {', '.join(RETRAIN)}")
     return value
 
 
@@ -69,7 +74,7 @@ RetrainOption = Annotated[
     str | None,
     typer.Option(
         "--retrain",
-        metavar="auto|always|never",
+        metavar="|".join(RETRAIN),
         help="Overrides the profile's retrain.",
         callback=_check_retrain,
         show_default=False,
@@ -104,6 +109,13 @@ def unwind_on_sigterm() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
+
+
+def console() -> Console:
+    """Console for tables: as wide as the terminal, and wide enough for all their columns in a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:

@@ -1,11 +1,16 @@
-"""Names of tables and days: checked, so that no name leads out of the warehouse."""
+"""Names of tables and days: checked, so that no name leads out of the warehouse; and words of the options."""
 
 from __future__ import annotations
 
 import datetime
 import re
+from typing import Literal, get_args
 
 from jobs.platform.errors import WarehouseError
+
+Retrain = Literal["auto", "always", "never"]
+RETRAIN: tuple[str, ...] = get_args(Retrain)
+"""Whether models are trained: when they are due, today, or not at all."""
 
 
 def is_day(text: str) -> bool:

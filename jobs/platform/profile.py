@@ -9,7 +9,7 @@ import typing
 from collections.abc import Hashable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,9 +26,9 @@ from hymirec_model.config import (
 )
 from hymirec_model.errors import require
 from jobs.platform.errors import ProfileError
+from jobs.platform.names import Retrain
 
 PROFILES = Path(__file__).resolve().parents[2] / "infra" / "profiles"
-Retrain = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,9 +173,13 @@ def load_profile(name_or_path: str) -> Profile:
         raise ProfileError(f"profile {path.name}: {faults}") from None
 
 
+def is_path(name_or_path: str) -> bool:
+    """Tell whether a profile is named by the path of its file."""
+    return "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+
+
 def _find(name_or_path: str) -> Path:
-    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path) if is_path else PROFILES / f"{name_or_path}.yaml"
+    path = Path(name_or_path) if is_path(name_or_path) else PROFILES / f"{name_or_path}.yaml"
     if path.is_file():
         return path
     names = sorted(p.stem for p in PROFILES.glob("*.yaml"))

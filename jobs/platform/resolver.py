@@ -14,11 +14,12 @@ from typing import Any
 
 from jobs.platform import releases
 from jobs.platform.errors import JobError, MissingPartition
+from jobs.platform.local import REPOSITORY
+from jobs.platform.names import RETRAIN, is_day
+from jobs.platform.profile import is_path, load_profile
 from jobs.platform.warehouse import Warehouse
 
 CONF_KEYS = ("warehouse", "profile", "ds", "retrain")
-_REPOSITORY = Path(__file__).resolve().parents[2]
-RETRAIN = ("auto", "always", "never")
 
 
 class ConfError(JobError):
@@ -53,18 +54,22 @@ def resolve_refresh(
     ------
     ConfError
         If a key or a value is not allowed.
+    ProfileError
+        If the profile cannot be used.
     MissingPartition
         If no day was named and the warehouse has no events for a next one.
     """
     check_conf(params, conf)
     warehouse = params["warehouse"]
-    if "://" not in warehouse:  # a relative folder must not depend on where Airflow was started
-        warehouse = str(_REPOSITORY / Path(warehouse).expanduser())
+    if "://" not in warehouse:
+        warehouse = _absolute(warehouse)
+    profile = _absolute(params["profile"]) if is_path(params["profile"]) else params["profile"]
+    load_profile(profile)  # a slip in it shows now, not in the middle of the night's second task
     ds = params.get("ds") or _day_of(logical_date, manual=manual) or next_day(Warehouse(warehouse))
     return {
         "warehouse": warehouse,
         "ds": ds,
-        "profile": params["profile"],
+        "profile": profile,
         "refresh_id": refresh_id,
         "retrain": params.get("retrain"),
     }
@@ -84,7 +89,7 @@ def check_conf(params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
     retrain, ds = params.get("retrain"), params.get("ds")
     if retrain is not None and retrain not in RETRAIN:
         raise ConfError(f"conf: retrain: seen {retrain!r}; allowed: {', '.join(RETRAIN)}")
-    if ds is not None and not _is_day(ds):
+    if ds is not None and not (isinstance(ds, str) and is_day(ds)):
         raise ConfError(f"conf: ds: seen {ds!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
 
 
@@ -103,7 +108,7 @@ def next_day(warehouse: Warehouse) -> str:
         days = [day for day in days if day > released]
         if not days:
             hint = f"the current release covers ds={released}; bring in newer events or name a day with ds"
-            raise MissingPartition("events", f"after {released}", newest, hint)
+            raise MissingPartition("events", "", newest, hint)
         return days[0]
     if newest is None:
         raise MissingPartition("events", "", None, "bring the data in with `python -m jobs.import_events`")
@@ -116,11 +121,9 @@ def released_day(warehouse: Warehouse) -> str | None:
     return None if current is None else current[: len("2017-12-24")]
 
 
-def _is_day(value: Any) -> bool:
-    try:
-        return datetime.date.fromisoformat(value).isoformat() == str(value)
-    except (TypeError, ValueError):
-        return False
+def _absolute(path: str) -> str:
+    """A relative path, taken from the repository: it must not depend on where Airflow was started."""
+    return str(REPOSITORY / Path(path).expanduser())
 
 
 def _day_of(moment: datetime.datetime | None, *, manual: bool) -> str | None:

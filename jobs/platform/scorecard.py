@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hymirec_model import metrics
 from hymirec_model.histories import Ints
+from jobs.platform.cli import FILE_WIDTH
 
 Relevant = tuple[Ints, Ints]
 LIST = 200  # length of the ranked lists
@@ -140,13 +141,19 @@ def render(evaluation: Mapping[str, Any]) -> list[Table]:
     return [main, lengths] if groups else [main]
 
 
-def as_text(tables: list[Table], width: int = 120) -> str:
+def as_text(tables: list[Table]) -> str:
     """Tables as plain text."""
-    console = Console(width=width, no_color=True, highlight=False)
+    console = Console(width=FILE_WIDTH, no_color=True, highlight=False)
     with console.capture() as capture:
         for table in tables:
             console.print(table)
     return capture.get().rstrip()
+
+
+def sentence(evaluation: Mapping[str, Any]) -> str:
+    """The main figure of every ranking in one line."""
+    figures = [f"{row['name']} {row[MAIN[0]]['mean']:.3f}" for row in evaluation["rows"]]
+    return f"{MAIN[0]}: {', '.join(figures)} ({evaluation['users']:,} users)"
 
 
 def _interval(interval: metrics.Interval) -> dict[str, float]:

@@ -103,6 +103,7 @@ def test_summary_tells_sizes_quality_times_and_a_user(wh: Warehouse, capsys: pyt
     assert done.value.code == 0
     out = capsys.readouterr().out
     release = Release.open(wh)
+    assert "coverage@50" in out and "…" not in out, "a file has room for all columns"
     assert release.id in out and "co-occurrence" in out and explain.median_user(release) in out
     assert "publish" in out.split("time by task")[1].split("interests, each")[0]
 

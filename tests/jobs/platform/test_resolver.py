@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.platform.errors import MissingPartition
+from jobs.platform.errors import MissingPartition, ProfileError
 from jobs.platform.resolver import ConfError, next_day, resolve_refresh
 from jobs.platform.warehouse import Warehouse
 
@@ -65,8 +65,12 @@ class TestDay:
 
     def test_nothing_after_the_release(self, folder: Path) -> None:
         release(folder, "2017-12-07")
-        with pytest.raises(MissingPartition, match="newest there is ds=2017-12-07; the current release covers"):
+        with pytest.raises(MissingPartition) as caught:
             next_day(Warehouse(str(folder)))
+        assert str(caught.value) == (
+            "missing partition events: newest there is ds=2017-12-07; the current release covers ds=2017-12-07; "
+            "bring in newer events or name a day with ds"
+        )
 
     def test_empty_warehouse(self, tmp_path: Path) -> None:
         with pytest.raises(MissingPartition, match="the table has no data yet; bring the data in"):
@@ -103,6 +107,16 @@ class TestConf:
             "refresh_id": "r",
             "retrain": "never",
         }
+
+    def test_a_relative_profile_lies_in_the_repository(self, folder: Path, repository: Path) -> None:
+        params = {"warehouse": str(folder), "profile": "infra/profiles/demo.yaml", "ds": "2017-12-03"}
+        found = resolve_refresh(params, conf={}, logical_date=None, manual=True, refresh_id="r")
+        assert found["profile"] == str(repository / "infra/profiles/demo.yaml")
+
+    def test_a_slip_in_the_profile_shows_at_once(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.yaml").write_text("retrian: auto\n")
+        with pytest.raises(ProfileError, match=r"unknown key 'retrian' \(did you mean 'retrain'\?\)"):
+            resolve(folder, {"profile": str(tmp_path / "mine.yaml")}, MIDNIGHT)
 
     def test_a_uri_stays(self) -> None:
         params = {"warehouse": "s3a://bucket/x", "profile": "demo", "ds": "2017-12-03"}
