@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from types import TracebackType
 
@@ -19,11 +20,16 @@ _NOISE = re.compile(
     r"^(WARN|Setting default log|To adjust logging|Using Spark's default|Spark-Submit cmd|Command:|\d\d/)"
 )
 _JOB_LOGGERS = ("JobOperator", "SparkSubmitHook")
-_HEARTBEAT_SECONDS = 30
 
 
 class TaskLog:
     """Reads the log line by line and shows the running task, its progress and its result.
+
+    Parameters
+    ----------
+    console : rich.console.Console, optional
+    heartbeat : float, default=30
+        Seconds after which a file hears again of a task that runs, also when its job is silent.
 
     Attributes
     ----------
@@ -31,24 +37,28 @@ class TaskLog:
         What to tell when the run failed.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, heartbeat: float = 30) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self.failure = "error: the run failed before its first task"
         self._task = ""
-        self._started = self._shown = time.monotonic()
-        self._last = ""
-        self._failed = False
+        self._started = time.monotonic()
+        self._text = self._last = ""
+        self._running = self._failed = False
         self._status: Status | None = None
+        self._heartbeat, self._over = heartbeat, threading.Event()
 
     def __enter__(self) -> TaskLog:
         if self.console.is_terminal:
             self._status = self.console.status("starting Airflow")
             self._status.start()
+        else:
+            threading.Thread(target=self._beat, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._status is not None:
             self._status.stop()
 
@@ -76,8 +86,8 @@ class TaskLog:
             self._note(found["text"])
 
     def _begin(self, task: str) -> None:
-        self._task, self._last, self._failed = task, "", False
-        self._started = self._shown = time.monotonic()
+        self._task, self._last, self._failed, self._running = task, "", False, True
+        self._started = time.monotonic()
         self._show("")
 
     def _note(self, text: str) -> None:
@@ -88,15 +98,20 @@ class TaskLog:
             self._last = text
 
     def _show(self, text: str) -> None:
-        """Show what the task is doing: in place on a terminal, now and then in a file."""
+        """Show what the task is doing: in place on a terminal; a file hears of it with the next heartbeat."""
+        self._text = text
         if self._status is not None:
             width = max(20, self.console.width - 32)
             self._status.update(f"{self._task:<18} [dim]{escape(text[:width])}[/dim]")
-        elif time.monotonic() - self._shown > _HEARTBEAT_SECONDS:
-            self._shown = time.monotonic()
-            print(f"  … {self._task:<18}{self._seconds()}  {text}", flush=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._heartbeat):
+            if self._running and time.monotonic() - self._started >= self._heartbeat:
+                self.console.print(f"  … {self._task:<18}{self._seconds()}  {escape(self._text)}".rstrip())
+                sys.stdout.flush()
 
     def _end(self) -> None:
+        self._running = False
         mark = "[red]✗[/red]" if self._failed else "[green]✓[/green]"
         result = "" if self._failed else " ".join(self._last.removeprefix(f"{self._task}: ").split())
         self.console.print(f"  {mark} {self._task:<18}{self._seconds()}  {escape(result)}")

@@ -30,18 +30,18 @@ from jobs.platform.warehouse import Warehouse
 FIRST_DEMO_DAY = "2017-12-03"  # leaves eleven months of history and four weeks of days to go on with
 DEFAULT_PROFILE = "demo"
 BUILT_IN_DATA = "completejourney"
+BUILT_IN_DAYS = ("2017-01-01", "2018-01-01")  # first and last: by them its data are recognised
 
 
 def demo() -> int:
     """Bring in the built-in data if the warehouse is empty, refresh its next day, and show what came out."""
-    warehouse = _warehouse()
-    profile = os.environ.get("PROFILE") or DEFAULT_PROFILE
+    conf = _conf(os.environ.get("DS"))
+    warehouse = conf["warehouse"]
+    profile = conf.get("profile", DEFAULT_PROFILE)
     status = _import_built_in(warehouse) or _job("fetch_weights", "--profile", profile)
     if status:
         return status
-    target = Warehouse(warehouse)
-    ds = FIRST_DEMO_DAY if released_day(target) is None else next_day(target)
-    status = foreground(os.environ.get("DS") or ds)
+    status = foreground(conf.get("ds") or _day_to_refresh(warehouse))
     if status:
         return status
     return _job("summarize", "--warehouse", warehouse)
@@ -90,7 +90,10 @@ def foreground(ds: str) -> int:
                 log.flush()
                 tasks.read(line)
         except KeyboardInterrupt:  # the tasks got it too; let them end
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
             return 130
     status = process.wait()
     if status:
@@ -108,13 +111,15 @@ def trigger() -> int:
     status = _import_built_in(conf["warehouse"]) if not os.environ.get("WAREHOUSE") else 0
     if status:
         return status
+    # In the conf, so that a run that is cleared refreshes the same day again.
+    conf.setdefault("ds", _day_to_refresh(conf["warehouse"]))
     command = ["airflow", "dags", "trigger", DAG, "--conf", json.dumps(conf), "-o", "json"]
     done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return done.returncode
     run_id = json.loads(done.stdout.strip().splitlines()[-1])[0]["dag_run_id"]  # log lines come before the JSON
-    print(f"triggered {run_id}")
+    print(f"triggered {run_id} for {conf['ds']}")
     print(f"watch it: {running.airflow_url}/dags/{DAG}/runs/{run_id}, or `make status`")
     return 0
 
@@ -124,6 +129,14 @@ def _import_built_in(warehouse: str) -> int:
         return 0
     print("importing The Complete Journey: 1.47 million purchases of 2,469 households", flush=True)
     return _job("import_events", "--source", BUILT_IN_DATA, "--warehouse", warehouse)
+
+
+def _day_to_refresh(warehouse: str) -> str:
+    target = Warehouse(warehouse)
+    days = target.partitions("events")
+    if released_day(target) is None and days and (days[0], days[-1]) == BUILT_IN_DAYS:
+        return FIRST_DEMO_DAY
+    return next_day(target)
 
 
 def _job(name: str, *arguments: str) -> int:

@@ -7,6 +7,7 @@ even when its parents are gone. Nothing listens outside the loopback interface.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -120,7 +121,7 @@ def up() -> int:
             )
         services[name] = (process.pid, psutil.Process(process.pid).create_time())
         started = Running(mark=mark, airflow_port=airflow_port, mlflow_port=mlflow_port, services=services)
-        _record().write_text(json.dumps(asdict(started), indent=1))
+        _write_record(started)
     try:
         _wait_until_ready(started)
     except JobError:
@@ -139,7 +140,8 @@ def down() -> int:
         return 0
     for name in ("scheduler", "dag-processor", "api-server", "mlflow"):
         if name in found.services and name not in found.dead():
-            os.killpg(found.services[name][0], signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.killpg(found.services[name][0], signal.SIGTERM)
     _wait_for(lambda: not found.processes(), _STOP_SECONDS, "stopping")
     for sign in (signal.SIGTERM, signal.SIGKILL):  # what left the services' sessions, such as a job of a task
         left = found.processes()
@@ -179,13 +181,15 @@ def status() -> int:
 
 
 def _commands(env: dict[str, str], mlflow_port: int) -> dict[str, list[str]]:
-    state = state_folder(env)
+    store = env["MLFLOW_TRACKING_URI"]
+    if not store.startswith("sqlite:///"):  # the jobs write to a server elsewhere
+        store = f"sqlite:///{state_folder(env)}/mlflow/mlflow.db"
     return {
         "mlflow": [
             *("mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
             # The database and the folder that the jobs write to, with and without this server.
-            *("--backend-store-uri", f"sqlite:///{state}/mlflow/mlflow.db"),
-            *("--artifacts-destination", str(state / "mlflow" / "artifacts")),
+            *("--backend-store-uri", store),
+            *("--artifacts-destination", str(Path(store.removeprefix("sqlite:///")).parent / "artifacts")),
         ],
         "api-server": ["airflow", "api-server"],
         "scheduler": ["airflow", "scheduler", "--skip-serve-logs"],
@@ -262,6 +266,13 @@ def _passwords() -> Path:
 
 def _record() -> Path:
     return state_folder() / "run" / "services.json"
+
+
+def _write_record(started: Running) -> None:
+    """Replace the record at once: `make status` may read it at any time."""
+    fresh = _record().with_suffix(".new")
+    fresh.write_text(json.dumps(asdict(started), indent=1))
+    fresh.replace(_record())
 
 
 def _log(name: str) -> Path:

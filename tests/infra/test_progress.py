@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
@@ -86,3 +87,19 @@ def test_failure_before_the_first_task(log: TaskLog) -> None:
     log.read("Traceback (most recent call last):\n")
     log.read("airflow.sdk.exceptions.AirflowException: Dag 'x' could not be found\n")
     assert "could not be found" in log.failure
+
+
+def test_a_silent_task_shows_life_in_a_file(screen: io.StringIO) -> None:
+    with TaskLog(Console(file=screen, highlight=False, soft_wrap=True), heartbeat=0.05) as log:
+        log.read(starting("train_encoder"))
+        log.read(said("texts:  45%|████▌     | 120/300 [00:20<00:30,  5.9it/s]"))
+        end = time.monotonic() + 10
+        while "…" not in screen.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)
+        log.read(ending("train_encoder"))
+        time.sleep(0.1)  # for a beat that was on its way
+        shown = screen.getvalue()
+        time.sleep(0.2)
+        assert screen.getvalue() == shown, "nothing runs"
+    first = shown.splitlines()[0]
+    assert first.startswith("  … train_encoder") and "120/300" in first

