@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.services import Services
+from tests.integration.services import Services, local
 
 HOUSEHOLDS, PRODUCTS = 60, 600
 FIRST_DAY, LAST_DAY = "2017-10-01", "2017-12-31"
@@ -30,6 +29,7 @@ class Slice:
 
     repository: Path
     folder: Path
+    state: Path
 
     @property
     def warehouse(self) -> Path:
@@ -51,7 +51,7 @@ class Slice:
         return subprocess.run(
             command,
             cwd=self.repository,
-            env={**os.environ, **values},
+            env={**local(self.state), **values},
             capture_output=True,
             text=True,
             check=False,
@@ -109,7 +109,13 @@ def write_slice(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Slice:
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the state folder of foreground runs and services, which share it as a person's do."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="session")
+def tiny(repository: Path, state: Path, tmp_path_factory: pytest.TempPathFactory) -> Slice:
     """Import the slice as a user's own Parquet."""
     folder = tmp_path_factory.mktemp("slice")
     write_slice(folder)
@@ -118,13 +124,13 @@ def tiny(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Slice:
     command += ["--warehouse", str(folder / "warehouse")]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Slice(repository, folder)
+    return Slice(repository, folder, state)
 
 
 @pytest.fixture(scope="session")
-def services(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """Start the services; the last test that uses them stops them."""
-    found = Services(repository, tmp_path_factory.mktemp("services"))
+def services(repository: Path, state: Path) -> Iterator[Services]:
+    """Start the services, for all tests that use them."""
+    found = Services(repository, state)
     done = found.call("up")
     assert done.returncode == 0, done.stdout + done.stderr
     yield found

@@ -21,6 +21,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def local(state: Path) -> dict[str, str]:
+    """Environment of a command with a state folder of its own: nothing of the test session's state shows through."""
+    ours = ("MLFLOW_TRACKING_URI", "HYMIREC_CACHE", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    return {key: value for key, value in os.environ.items() if key not in ours} | {"HYMIREC_STATE": str(state)}
+
+
 class Services:
     """The services of a state folder of their own, on ports of their own."""
 
@@ -28,13 +34,15 @@ class Services:
         self.repository, self.state = repository, state
         self.airflow_port, self.mlflow_port = free_port(), free_port()
 
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://127.0.0.1:{self.mlflow_port}"
+
     def call(
         self, command: str, module: str = "infra.services", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         env = {
-            **os.environ,
-            "HYMIREC_STATE": str(self.state),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "",
+            **local(self.state),
             "AIRFLOW_PORT": str(self.airflow_port),
             "MLFLOW_PORT": str(self.mlflow_port),
             **environment,

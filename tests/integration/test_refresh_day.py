@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.integration.conftest import DAYS, PROFILE, Refreshed, Slice
+from tests.integration.services import Services
 
 pytestmark = pytest.mark.integration
 
@@ -60,10 +62,9 @@ def test_events_of_unknown_products_are_in_quarantine(refreshed: Refreshed) -> N
     assert "events.item_id" in str(first.info)
 
 
-def test_mlflow_has_a_parent_run_a_refresh_and_a_nested_run_a_stage(refreshed: Refreshed) -> None:
-    from jobs.platform import tracking
-
-    client = tracking.client_()
+def test_mlflow_shows_a_parent_run_a_refresh_and_a_nested_run_a_stage(refreshed: Refreshed, services: Services) -> None:
+    """Asked over HTTP, as its pages are: the day of `make run` too, which wrote without the server."""
+    client = MlflowClient(tracking_uri=services.mlflow_url)
     experiment = client.get_experiment_by_name("hymirec")
     runs = client.search_runs([experiment.experiment_id], max_results=200)
     for ds in DAYS:

@@ -67,7 +67,11 @@ def test_a_trigger_is_checked_at_once(services: Services) -> None:
     assert done.stderr.startswith("error: profile: seen 'demmo'; allowed: ")
 
 
-def test_down_leaves_nothing_behind(services: Services) -> None:
+def test_down_leaves_nothing_behind(repository: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    services = Services(repository, tmp_path)  # of its own: other tests go on with theirs
+    request.addfinalizer(lambda: services.call("down"))
+    done = services.call("up")
+    assert done.returncode == 0, done.stdout + done.stderr
     assert services.processes()
     done = services.call("down")
     assert done.returncode == 0, done.stderr
