@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from infra.local_env import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_OPTIONS = ("DS", "WAREHOUSE", "PROFILE", "RETRAIN", "PERSON")  # of make, which `make test` hands on
 _STATE = pytest.StashKey[str]()
+
+# The same examples in every run: a failure is one of the code, and comes back.
+settings.register_profile("hymirec", derandomize=True, deadline=None)
+settings.load_profile("hymirec")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,7 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.mkdtemp(prefix="hymirec-tests-")
     config.stash[_STATE] = state
     inherited = {
-        key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "HYMIREC"))
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AIRFLOW", "MLFLOW", "HYMIREC")) and key not in _OPTIONS
     }
     for key in os.environ.keys() - inherited.keys():
         del os.environ[key]

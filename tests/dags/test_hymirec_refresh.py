@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pendulum
 import pytest
 
 CHAIN = [
@@ -109,16 +110,27 @@ def test_is_documented(dag: Any) -> None:
         assert f"| {name} |" in dag.doc_md
 
 
-@pytest.mark.parametrize(("setting", "expression"), [("@daily", "0 0 * * *"), ("0 3 * * *", "0 3 * * *")])
-def test_scheduled_runs_cover_the_day_before(monkeypatch: pytest.MonkeyPatch, setting: str, expression: str) -> None:
-    from airflow.sdk import CronDataIntervalTimetable
+@pytest.mark.parametrize("setting", ["@daily", "0 3 * * *"])
+def test_scheduled_runs_cover_the_day_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str) -> None:
+    """The scheduler's own reckoning, through the resolver: the run of the night after 3 December is about that day."""
+    from airflow.timetables.base import TimeRestriction
+    from airflow.timetables.interval import CronDataIntervalTimetable
 
     from dags import hymirec_refresh
+    from jobs.platform.resolver import resolve_refresh
 
     monkeypatch.setenv("HYMIREC_SCHEDULE", setting)
-    timetable = hymirec_refresh.schedule()
-    assert isinstance(timetable, CronDataIntervalTimetable)
-    assert timetable.expression in (setting, expression)
+    declared = hymirec_refresh.schedule()
+    assert declared is not None
+    timetable = CronDataIntervalTimetable(declared.expression, declared.timezone)
+    earliest = pendulum.datetime(2017, 12, 3)
+    run = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=TimeRestriction(earliest, None, catchup=True)
+    )
+    assert run is not None and run.run_after.to_date_string() == "2017-12-04"
+    params = {"warehouse": str(tmp_path), "profile": "demo"}
+    found = resolve_refresh(params, conf={}, logical_date=run.logical_date, manual=False, refresh_id="r")
+    assert found["ds"] == "2017-12-03"
 
 
 def test_no_schedule_on_this_machine(dag: Any) -> None:

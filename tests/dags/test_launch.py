@@ -106,9 +106,11 @@ class TestJobOperator:
         monkeypatch.setattr(launch, "_GRACE_SECONDS", 2)
         script = "import subprocess, time; subprocess.Popen(['sleep', '600']); print('x', flush=True)"
         operator = fake_job(f"{script}; time.sleep(600)")
-        thread = threading.Thread(target=run, args=(operator,))
+        thread = threading.Thread(target=run, args=(operator,), daemon=True)
         thread.start()
+        end = time.monotonic() + 30
         while operator._process is None or not psutil.Process(operator._process.pid).children():
+            assert thread.is_alive() and time.monotonic() < end, "the job did not start"
             time.sleep(0.05)
         family = [psutil.Process(operator._process.pid), *psutil.Process(operator._process.pid).children()]
         operator.on_kill()
