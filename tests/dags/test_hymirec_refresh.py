@@ -110,6 +110,14 @@ def test_is_documented(dag: Any) -> None:
         assert f"| {name} |" in dag.doc_md
 
 
+def test_form_offers_what_the_jobs_take(dag: Any) -> None:
+    from jobs.platform.names import RETRAIN
+    from jobs.platform.resolver import CONF_KEYS
+
+    assert set(dag.params) == set(CONF_KEYS)
+    assert dag.params.get_param("retrain").schema["enum"] == [None, *RETRAIN]
+
+
 @pytest.mark.parametrize("setting", ["@daily", "0 3 * * *"])
 def test_scheduled_runs_cover_the_day_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str) -> None:
     """The scheduler's own reckoning, through the resolver: the run of the night after 3 December is about that day."""
