@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.platform import cli, tracking
+from jobs.platform.file_progress import file_progress
 from jobs.platform.profile import load_profile
 from jobs.platform.spark import session
 from jobs.platform.text_states import RESULT, SliceEmbedding, encoder_states
@@ -55,7 +56,8 @@ def embed_catalog(spark: SparkSession, wh: Warehouse, ds: str, catalog: Partitio
         slices = max(1, -(-count // SLICE_TEXTS))
         # Ordered by hash, a slice is a fair sample of all texts, long and short, and the same on every rerun.
         sliced = texts.repartitionByRange(slices, "text_hash").sortWithinPartitions("text_hash")
-        done = sliced.mapInArrow(task, RESULT).collect()
+        with file_progress(wh, target, slices, "texts"):
+            done = sliced.mapInArrow(task, RESULT).collect()
         part.rows = sum(row.texts for row in done)
         part.info |= {"encoder_version": encoder.info["version"], "dim": task.dim(wh)}
     return wh.partition("text_vectors", ds)
