@@ -9,6 +9,8 @@ about two minutes on two cores the first time, and seconds on other days.
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -16,7 +18,7 @@ from jobs.platform import cli, tracking
 from jobs.platform.file_progress import file_progress
 from jobs.platform.profile import load_profile
 from jobs.platform.spark import session
-from jobs.platform.text_states import RESULT, SliceEmbedding, encoder_states
+from jobs.platform.text_states import RESULT, SliceEmbedding, encoder_states, state_table
 from jobs.platform.warehouse import Partition, Warehouse
 
 SLICE_TEXTS = 2048  # what a killed task loses at most
@@ -49,16 +51,17 @@ def main(
 def embed_catalog(spark: SparkSession, wh: Warehouse, ds: str, catalog: Partition, encoder: Partition) -> Partition:
     """Write text_vectors/ds."""
     texts = new_texts(spark, wh, ds, catalog, encoder)
+    count = texts.count()
     with wh.write_partition("text_vectors", ds) as part:
-        target = part.path.removeprefix(f"{wh.uri}/")
-        task = SliceEmbedding(wh.uri, encoder, target)
-        count = texts.count()
-        slices = max(1, -(-count // SLICE_TEXTS))
-        # Ordered by hash, a slice is a fair sample of all texts, long and short, and the same on every rerun.
-        sliced = texts.repartitionByRange(slices, "text_hash").sortWithinPartitions("text_hash")
-        with file_progress(wh, target, slices, "texts"):
-            done = sliced.mapInArrow(task, RESULT).collect()
-        part.rows = sum(row.texts for row in done)
+        task = SliceEmbedding(wh.uri, encoder, target=part.path.removeprefix(f"{wh.uri}/"))
+        if count:
+            # Ordered by hash, a slice is a fair sample of all texts, long and short, and the same on every rerun.
+            slices = -(-count // SLICE_TEXTS)
+            sliced = texts.repartitionByRange(slices, "text_hash").sortWithinPartitions("text_hash")
+            with file_progress(wh, task.target, slices, "texts"):
+                part.rows = sum(row.texts for row in sliced.mapInArrow(task, RESULT).collect())
+        else:  # Spark may run no task at all for an empty table
+            part.write_table(state_table(pa.array([], pa.string()), np.empty((0, task.dim(wh)))))
         part.info |= {"encoder_version": encoder.info["version"], "dim": task.dim(wh)}
     return wh.partition("text_vectors", ds)
 

@@ -47,26 +47,27 @@ class SliceEmbedding:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Embed a slice (text_hash, text), write it as one file, and yield the number of texts."""
         wh = Warehouse(self.warehouse)
-        parts = list(batches)
-        names = ("text_hash", "text")
-        rows = pa.Table.from_batches(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in names})
-        states = np.empty((0, self.dim(wh)), np.float16)
-        name = "empty"
+        schema = pa.schema([("text_hash", pa.string()), ("text", pa.string())])
+        rows = pa.Table.from_batches(list(batches), schema)
         if rows.num_rows:
             encoder = _loaded(str(wh.local_copy(self.encoder)))
-            states = encoder.embed([str(text) for text in rows["text"].to_pylist()]).astype(np.float16)
-            name = str(rows["text_hash"][0])
-        table = rows.select(["text_hash"]).append_column("state", columns.fixed_lists(states))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
-        wh.storage.replace(f"{self.target}/from-{name}.parquet", sink.getvalue().to_pybytes())
+            states = encoder.embed([str(text) for text in rows["text"].to_pylist()])
+            sink = pa.BufferOutputStream()
+            pq.write_table(state_table(rows["text_hash"].combine_chunks(), states), sink, compression="zstd")
+            # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
+            name = f"from-{rows['text_hash'][0]}.parquet"
+            wh.storage.replace(f"{self.target}/{name}", sink.getvalue().to_pybytes())
         yield pa.RecordBatch.from_pydict({"texts": pa.array([rows.num_rows], pa.int64())})
 
     def dim(self, wh: Warehouse) -> int:
         """Length of a state."""
         config = Path(wh.local_copy(self.encoder)) / "backbone" / "config.json"
         return int(json.loads(config.read_text())["hidden_size"])
+
+
+def state_table(hashes: Any, states: npt.NDArray[np.floating]) -> pa.Table:
+    """Rows of the table ``text_vectors``: hashes of n texts, and their states (n, h) as 16-bit floats."""
+    return pa.table({"text_hash": hashes, "state": columns.fixed_lists(states.astype(np.float16))})
 
 
 @lru_cache(maxsize=1)
