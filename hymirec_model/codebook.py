@@ -28,7 +28,7 @@ from hymirec_model.codebook_fit import (
 )
 from hymirec_model.config import CodebookConfig
 from hymirec_model.errors import InputError
-from hymirec_model.vectors import check_vectors, distinct_sample
+from hymirec_model.vectors import check_vectors, check_weights, distinct_sample
 
 Floats = npt.NDArray[np.floating]
 Codes = npt.NDArray[np.uint8]
@@ -93,7 +93,7 @@ class ResidualCodebook:
         """Number of generations."""
         return int(self._fitted().shape[0])
 
-    def fit(self, vectors: Floats) -> Self:
+    def fit(self, vectors: Floats, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Fit generation 0, forgetting any other.
 
         Parameters
@@ -101,6 +101,9 @@ class ResidualCodebook:
         vectors : array of shape (n, d)
             Unit vectors, finite; at least `config.size` of them distinct. At most `config.fit_sample`
             distinct ones are read, and the order of the rows does not matter.
+        sample_weight : array of shape (n,), optional
+            How often each vector will be decoded, >= 0: the book serves those best that come most often. All alike by
+            default.
 
         Returns
         -------
@@ -109,19 +112,19 @@ class ResidualCodebook:
         Raises
         ------
         InputError
-            If a vector is not finite, not of unit length, or too few are distinct.
+            If a vector is not finite, not of unit length, or too few are distinct; or if a weight is not allowed.
         """
-        table, ranges, report = self._fit_one(vectors)
+        table, ranges, report = self._fit_one(vectors, sample_weight)
         self.table_, self.coefficient_range_, self.reports_ = table[None], ranges[None], [report]
         return self
 
-    def partial_fit(self, vectors: Floats) -> Self:
+    def partial_fit(self, vectors: Floats, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Fit a new generation on new vectors; earlier generations, and every code made with them, stay as
         they are.
 
         Parameters
         ----------
-        vectors : array of shape (n, d)
+        vectors, sample_weight
             As for `fit`. On a book without generations this is `fit`.
 
         Returns
@@ -134,12 +137,12 @@ class ResidualCodebook:
             As `fit`; or if the dimension differs, or 256 generations exist.
         """
         if not hasattr(self, "table_"):
-            return self.fit(vectors)
+            return self.fit(vectors, sample_weight)
         if self.generations_ >= MAX_GENERATIONS:
             raise InputError(
                 f"the book has {self.generations_} generations, allowed {MAX_GENERATIONS}: fit a new book."
             )
-        table, ranges, report = self._fit_one(self._checked(vectors))
+        table, ranges, report = self._fit_one(self._checked(vectors), sample_weight)
         self.table_ = np.concatenate([self.table_, table[None]])
         self.coefficient_range_ = np.concatenate([self.coefficient_range_, ranges[None]])
         self.reports_ = [*self.reports_, report]
@@ -267,13 +270,14 @@ class ResidualCodebook:
         return self.table_
 
     def _fit_one(
-        self, vectors: Floats
+        self, vectors: Floats, sample_weight: npt.ArrayLike | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], dict[str, int | float]]:
-        rows = distinct_sample(check_vectors(vectors), self.config.fit_sample, self.config.seed)
-        if len(rows) < self.config.size:
+        weight = None if sample_weight is None else check_weights(sample_weight, len(vectors))
+        rows, distinct = distinct_sample(check_vectors(vectors), self.config.fit_sample, self.config.seed, weight)
+        if distinct < self.config.size:
             raise InputError(
-                f"vectors: {len(rows)} distinct ones of {len(vectors)}, but {self.config.size} entries "
-                f"a layer need as many: give more items, or set codebook.size to {len(rows)} or less."
+                f"vectors: {distinct} distinct ones of {len(vectors)}, but {self.config.size} entries "
+                f"a layer need as many: give more items, or set codebook.size to {distinct} or less."
             )
         with torch.inference_mode():
             fit = fit_additive if self.config.form == "additive" else fit_projection

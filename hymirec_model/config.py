@@ -83,21 +83,24 @@ class ItemSpaceConfig:
     """Length of an item vector."""
     residual: bool = True
     """Learn a vector an item beside its text; zero for items without events before the cut."""
-    shrinkage: float = 5.0
+    shrinkage: float = 1.0
     """Events at which an item's residual counts half at the start: n / (n + shrinkage)."""
     steps: int = 300
     batch_users: int = 128
     window: int = 10
     """Targets a user: the next events after the cut position."""
+    recent: float = 0.3
+    """Share of a user's moments, the newest ones, that training cuts at."""
     history: int = 100
     """Newest events that the user side reads."""
     negatives: int = 4096
     """Sampled negatives shared by a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 2e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "batch_users", "window", "history", "negatives", "learning_rate")
+        _share(self, "recent")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +147,6 @@ class RecommenderConfig:
     recent: int = 20
     """R: newest events that the LLM recommender reads one by one."""
     light_width: int = 128
-    light_heads: int = 4
     objective: Literal["mixture", "dmil"] = "mixture"
     """``mixture`` trains the score that retrieval uses; ``dmil`` the paper's matching to target clusters."""
     merge: Literal["lse", "max", "calibrated"] = "lse"
@@ -153,11 +155,7 @@ class RecommenderConfig:
     """Interests are mixtures of coarse interests that the LLM corrects; False: the LLM's output alone (the paper)."""
 
     def __post_init__(self) -> None:
-        _positive(self, "interests", "coarse_interests", "history", "recent", "light_width", "light_heads")
-        require(
-            self.light_width % self.light_heads == 0,
-            f"RecommenderConfig.light_width is {self.light_width}; allowed: multiples of {self.light_heads} heads",
-        )
+        _positive(self, "interests", "coarse_interests", "history", "recent", "light_width")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +169,8 @@ class RecommenderTrainingConfig:
     batch_users: int = 64
     window: int = 10
     """W: targets a user, the next events after the cut position."""
+    recent: float = 0.3
+    """Share of a user's moments, the newest ones, that training cuts at: the task of today, with a whole history."""
     negatives: int = 4096
     """Sampled negatives shared by a step."""
     learning_rate: float = 1e-3
@@ -195,7 +195,7 @@ class RecommenderTrainingConfig:
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_users", "window", "negatives", "clip_norm")
         _positive(self, "learning_rate", "backbone_learning_rate")
-        _share(self, "warmup", "false_negative_cosine")
+        _share(self, "warmup", "false_negative_cosine", "recent")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
 from hymirec_model.histories import Batch, Histories, WindowSampler
-from hymirec_model.hymirec import LOG_SCALE
+from hymirec_model.hymirec import LOG_SCALE, START_SCALE
 from hymirec_model.item_space import Floats, ItemSpace
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.losses import masked_negatives, mixture_loss
+from hymirec_model.negatives import Negatives, NegativeSampler
 
 Ints = npt.NDArray[np.int64]
 Report = Callable[[int, dict[str, float]], object]
 """Called with the number of steps done and the metrics of the last one."""
+CPU = torch.device("cpu")
 TWIN_COSINE = 0.98  # a negative closer to the target than this is masked (RED-Rec, arXiv 2510.14788)
 
 
@@ -37,19 +39,19 @@ class UserSide(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.light = LightRecommender(dim, interests=1, width=128, heads=4)
-        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.light = LightRecommender(dim, interests=1, width=128)
+        self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
 
-    def loss(self, batch: Batch, vectors: Tensor, places: Tensor, negative_ids: Tensor) -> Tensor:
+    def loss(self, batch: Batch, vectors: Tensor, places: Tensor, negatives: Negatives) -> Tensor:
         """InfoNCE of a batch; ``vectors[places]`` are those of history, targets and negatives, one after the other."""
         history, targets = batch.items_BN.numel(), batch.targets_BW.numel()
         history_BNd = vectors[places[:history]].view(*batch.items_BN.shape, -1)
         target_BWd = vectors[places[history : history + targets]].view(*batch.targets_BW.shape, -1)
         negative_nd = vectors[places[history + targets :]]
         user_B1d = self.light(history_BNd, batch.ages_BN, batch.mask_BN)
-        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negative_ids, TWIN_COSINE)
+        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negatives.ids, TWIN_COSINE)
         scale = self.log_scale.clamp(*LOG_SCALE).exp()
-        return mixture_loss(user_B1d, target_BWd, batch.target_mask_BW, negative_nd, false_BWn, scale)
+        return mixture_loss(user_B1d, target_BWd, batch.target_mask_BW, negative_nd, false_BWn, scale, negatives.bias)
 
 
 def distinct_items(batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +76,9 @@ def train_item_space(
     histories: Histories,
     config: ItemSpaceConfig,
     report: Report,
+    device: torch.device = CPU,
 ) -> None:
-    """Train head, residuals and user side on stored text states, in place.
+    """Train head, residuals and user side on stored text states, in place; they end up on ``device``.
 
     Parameters
     ----------
@@ -94,10 +97,11 @@ def train_item_space(
         history=config.history,
         window=config.window,
         seed=config.seed,
+        recent=config.recent,
     )
-    generator = torch.Generator().manual_seed(config.seed)
-    known = torch.from_numpy(np.unique(histories.items))
-    table, row_of_item = torch.from_numpy(states), torch.from_numpy(state_of_item)
+    counts = np.bincount(histories.items, minlength=len(state_of_item))
+    negatives_of = NegativeSampler(counts, config.seed)
+    space, user_side = space.to(device), user_side.to(device)
     dense = [*space.head.parameters(), *user_side.parameters()]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=0.01)]
     if config.residual:
@@ -107,10 +111,11 @@ def train_item_space(
         for optimizer in optimizers:
             _set_rate(optimizer, [config.learning_rate], cosine_rate(step, config.steps, 1 + config.steps // 20))
             optimizer.zero_grad()
-        batch = next(batches)
-        negatives = known[torch.randint(len(known), (config.negatives,), generator=generator)]
-        items, places = distinct_items(batch, negatives)
-        vectors = space(table[row_of_item[items]], items)
+        batch, negatives = next(batches), negatives_of.draw(config.negatives)
+        items, places = distinct_items(batch, negatives.ids)
+        states_of_items = torch.from_numpy(states[state_of_item[items.numpy()]]).to(device)
+        vectors = space(states_of_items, items.to(device))
+        batch, negatives, places = batch.to(device), negatives.to(device), places.to(device)
         loss = user_side.loss(batch, vectors, places, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(dense, 1.0)
@@ -127,8 +132,9 @@ def tune_encoder(
     config: EncoderTrainingConfig,
     report: Report,
     progress: Callable[[int], object] | None = None,
+    device: torch.device = CPU,
 ) -> None:
-    """Tune the content encoder end to end, in place, on the items with the most events.
+    """Tune the content encoder end to end, in place and on ``device``, on the items with the most events.
 
     Parameters
     ----------
@@ -150,7 +156,7 @@ def tune_encoder(
     histories = histories.only_items(np.isin(np.arange(len(texts)), pool))
     state_of_item = np.zeros(len(texts), np.int64)
     state_of_item[pool] = np.arange(len(pool))
-    states = encoder.eval().embed([texts[item] for item in pool], progress)
+    states = encoder.to(device).eval().embed([texts[item] for item in pool], progress)
     head_config = replace(
         space_config, residual=False, steps=config.head_steps, negatives=len(pool), history=config.history
     )
@@ -161,7 +167,7 @@ def tune_encoder(
     def report_head(step: int, metrics: dict[str, float]) -> None:
         report(step - config.head_steps - 1, metrics)
 
-    train_item_space(space, user_side, states, state_of_item, histories, head_config, report_head)
+    train_item_space(space, user_side, states, state_of_item, histories, head_config, report_head, device)
     _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, report)
 
 
@@ -182,8 +188,8 @@ def _tune_end_to_end(
         window=config.window,
         seed=config.seed + 1,
     )
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    negatives_from = torch.from_numpy(pool)
+    counts = np.bincount(histories.items, minlength=len(texts))
+    negatives_of, device = NegativeSampler(counts, config.seed + 1), encoder.item_token.device
     tokens = dict(zip(pool.tolist(), encoder.tokenize([texts[item] for item in pool]), strict=True))
     parts = [*space.head.parameters(), *user_side.parameters(), encoder.item_token]
     rates = [config.learning_rate, config.backbone_learning_rate]
@@ -194,12 +200,10 @@ def _tune_end_to_end(
     for step in range(config.steps):
         _set_rate(optimizer, rates, cosine_rate(step, config.steps, 1 + config.steps // 10))
         optimizer.zero_grad()
-        batch = next(batches)
-        picks = torch.randint(len(pool), (config.negatives,), generator=generator)
-        negatives = negatives_from[picks]
-        items, places = distinct_items(_without_padding(batch, int(pool[0])), negatives)
-        states = encoder([tokens[int(item)] for item in items])
-        loss = user_side.loss(batch, space.from_text(states), places, negatives)
+        batch, negatives = _without_padding(next(batches), int(pool[0])), negatives_of.draw(config.negatives)
+        items, places = distinct_items(batch, negatives.ids)
+        vectors = space.from_text(encoder([tokens[int(item)] for item in items]))
+        loss = user_side.loss(batch.to(device), vectors, places.to(device), negatives.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([*parts, *backbone], 1.0)
         optimizer.step()

@@ -94,6 +94,10 @@ class Histories:
         """Return the histories with only the events whose item is marked in ``kept_items`` of shape (items,)."""
         return self._keep(kept_items[self.items])
 
+    def newest(self, count: int) -> Histories:
+        """Return the histories with each user's newest ``count`` events."""
+        return self._keep(np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - count, np.diff(self.offsets)))
+
     def of_users(self, chosen: Ints) -> Histories:
         """Return the histories of the users numbered ``chosen``, in that order."""
         starts, lengths = self.offsets[chosen], np.diff(self.offsets)[chosen]
@@ -172,7 +176,7 @@ class WindowSampler:
     """Endless stream of training batches: a random user, a random moment, the past as input, the next W as targets.
 
     A cut never falls between events of one timestamp, so nothing that happened together is both input and target.
-    Users are drawn evenly, then one of their moments evenly.
+    Users are drawn evenly, then one of their ``recent`` moments evenly.
 
     Parameters
     ----------
@@ -180,8 +184,10 @@ class WindowSampler:
         Only what training may see: cut it with :meth:`Histories.before` first.
     batch_users, history, window : int
     seed : int
-    hold_last : bool, default=False
-        Leave the moment that :meth:`last_windows` uses out of the stream, with everything after it.
+    held : int, default=0
+        Most users whose last window is left out of the stream, with everything after it: see :meth:`held_windows`.
+    recent : float, default=1.0
+        Share of a user's moments, the newest ones, that are drawn; at least one.
 
     Raises
     ------
@@ -197,7 +203,8 @@ class WindowSampler:
         history: int,
         window: int,
         seed: int,
-        hold_last: bool = False,
+        held: int = 0,
+        recent: float = 1.0,
     ) -> None:
         self.histories, self.history, self.window, self.batch_users = histories, history, window, batch_users
         self._random = np.random.default_rng(seed)
@@ -209,8 +216,8 @@ class WindowSampler:
         per_user = np.bincount(owners[self._cuts], minlength=len(histories))
         self._ends = np.cumsum(per_user)
         self._starts = self._ends - per_user
-        self._held = self._last_cuts(per_user)
-        if hold_last:  # the window's whole length stays unseen
+        self._held = self._last_cuts(per_user, held)
+        if held:  # the window's whole length stays unseen
             limit = np.full(len(histories), np.iinfo(np.int64).max)
             limit[self._held[0]] = self._held[1]
             allowed = self._cuts + window <= limit[owners[self._cuts]]
@@ -218,6 +225,7 @@ class WindowSampler:
             self._cuts = self._cuts[allowed]
             self._ends = np.cumsum(per_user)
             self._starts = self._ends - per_user
+        self._starts = self._ends - np.ceil(recent * per_user).astype(np.int64)
         self._users = np.flatnonzero(per_user)
         if not len(self._users):
             raise InputError(
@@ -225,8 +233,8 @@ class WindowSampler:
                 "training needs at least one. Import more days, or choose a later ds"
             )
 
-    def _last_cuts(self, per_user: Ints) -> tuple[Ints, Ints]:
-        """Users with two full windows, one behind the other, and the cut of the last one of each."""
+    def _last_cuts(self, per_user: Ints, most: int) -> tuple[Ints, Ints]:
+        """Up to ``most`` users with two full windows, one behind the other, and the cut of the last one of each."""
         users = np.flatnonzero(per_user >= 2)
         wanted = self.histories.offsets[users + 1] - self.window
         owners = self.histories.users[self._cuts] if len(self._cuts) else np.zeros(0, np.int64)
@@ -237,6 +245,7 @@ class WindowSampler:
         np.maximum.at(best, owners[fits], self._cuts[fits])
         # A user whose only full window were held back would leave nothing to train on.
         users = users[best[users] >= self._cuts[self._starts[users]] + self.window]
+        users = users[np.random.default_rng(0).permutation(len(users))[:most]]
         return users, best[users]
 
     def __iter__(self) -> Iterator[Batch]:
@@ -245,11 +254,10 @@ class WindowSampler:
             picks = self._random.integers(self._starts[users], self._ends[users])
             yield self._batch(users, self._cuts[picks])
 
-    def last_windows(self, most: int) -> list[Batch]:
-        """Batches of the last full window of up to ``most`` users, for validation."""
+    def held_windows(self) -> list[Batch]:
+        """Batches of the windows that the stream leaves out, for validation."""
         users, cuts = self._held
-        chosen = np.random.default_rng(0).permutation(len(users))[:most]
-        parts = np.array_split(chosen, max(1, -(-len(chosen) // self.batch_users)))
+        parts = np.array_split(np.arange(len(users)), max(1, -(-len(users) // self.batch_users)))
         return [self._batch(users[part], cuts[part]) for part in parts if len(part)]
 
     def _batch(self, users: Ints, cuts: Ints) -> Batch:

@@ -21,6 +21,7 @@ from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
 
 LOG_SCALE = (0.0, 4.6051702)  # log 1 … log 100, as RED-Rec (arXiv 2510.14788) clamps it
+START_SCALE = 20.0
 
 
 class HyMiRec(nn.Module):
@@ -38,11 +39,11 @@ class HyMiRec(nn.Module):
     def __init__(self, config: RecommenderConfig, dim: int, backbone: PreTrainedModel) -> None:
         super().__init__()
         self.config, self.dim = config, dim
-        self.light = LightRecommender(dim, config.coarse_interests, config.light_width, config.light_heads)
+        self.light = LightRecommender(dim, config.coarse_interests, config.light_width)
         self.llm = LLMRecommender(
             backbone, dim, config.coarse_interests, config.recent, config.interests, refine=config.refine
         )
-        self.log_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
 
     @property
     def scale(self) -> Tensor:

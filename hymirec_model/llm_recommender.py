@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hymirec_model.histories import AGE_BUCKETS
+from hymirec_model.light_recommender import CORRECTION
 from hymirec_model.weights import pretrained_config
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -114,7 +115,7 @@ class LLMRecommender(nn.Module):
         ).last_hidden_state
         interest_BKd = self.write(output_BTh[:, -count:]).float()
         if self.mixing is not None:
-            interest_BKd = interest_BKd + self.mixing @ coarse_BMd
+            interest_BKd = CORRECTION * interest_BKd + self.mixing @ coarse_BMd
         return F.normalize(interest_BKd, dim=-1)
 
 

@@ -1,4 +1,6 @@
-"""Losses of both stages. All take scores or unit vectors and give a scalar.
+"""Losses of both stages. All take scores or unit vectors, in float32, and give a scalar.
+
+``bias_n`` is added to the scores of the negatives, see :mod:`hymirec_model.negatives`.
 
 Shapes: B users, W targets, K interests, n shared negatives, d dimensions.
 """
@@ -44,10 +46,11 @@ def mixture_loss(
     negative_nd: Tensor,
     false_BWn: Tensor,
     scale: Tensor,
+    bias_n: Tensor,
 ) -> Tensor:
     """InfoNCE on the score that retrieval uses: s(i) = logsumexp over k of scale · u_k · e_i."""
     positive_BW = torch.logsumexp(scale * (target_BWd @ interest_BKd.transpose(1, 2)), dim=-1)
-    negative_Bn = torch.logsumexp(scale * (interest_BKd @ negative_nd.T), dim=1)
+    negative_Bn = torch.logsumexp(scale * (interest_BKd @ negative_nd.T), dim=1) + bias_n
     return info_nce(positive_BW, negative_Bn[:, None], false_BWn, mask_BW)
 
 
@@ -58,6 +61,7 @@ def dmil_loss(
     negative_nd: Tensor,
     false_BWn: Tensor,
     scale: Tensor,
+    bias_n: Tensor,
     seed: int,
 ) -> Tensor:
     """Disentangled multi-interest learning (HyMiRec, arXiv 2510.13738): one interest answers for each target.
@@ -73,7 +77,7 @@ def dmil_loss(
         owner_BW = owner_BWK.long().argmax(-1)
     own_BWd = interest_BKd.gather(1, owner_BW[..., None].expand(-1, -1, interest_BKd.shape[2]))
     positive_BW = scale * (own_BWd * target_BWd).sum(-1)
-    negative_BWn = scale * (own_BWd @ negative_nd.T)
+    negative_BWn = scale * (own_BWd @ negative_nd.T) + bias_n
     return info_nce(positive_BW, negative_BWn, false_BWn, owned_BW)
 
 

@@ -33,8 +33,11 @@ from hymirec_model.losses import (
     mixture_loss,
     usage,
 )
+from hymirec_model.negatives import Negatives, NegativeSampler
 
 VALIDATION_NEGATIVES = 2048
+SCALE_PACE = 5  # the scale's learning rate over the others': it has a long way to go in few steps
+SPREAD_ITEMS = 2000  # most bought items, whose regions the coarse interests start on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +50,8 @@ class Items:
     """Codes, long."""
     generation_I: Tensor
     """Generation of the codebook that the codes belong to, long."""
-    known: Tensor
-    """Numbers of the items that negatives are drawn from."""
+    counts_I: Tensor
+    """Events of each item in what training may see, long; negatives are drawn from those that have any."""
 
     def to(self, device: torch.device) -> Items:
         """Return the tables on ``device``."""
@@ -64,33 +67,48 @@ class TrainingStep(nn.Module):
         self.code_table = code_table.requires_grad_(False)
 
     def forward(
-        self, batch: Batch, items: Items, negatives: Tensor, step: int, *, light_only: bool
+        self, batch: Batch, items: Items, negatives: Negatives, step: int, *, light_only: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and what to log."""
-        model, config = self.model, self.config
+        model = self.model
         history_BNd = self.code_table(items.codes_IL[batch.items_BN], items.generation_I[batch.items_BN])
-        target_BWd, negative_nd = items.vectors_Id[batch.targets_BW], items.vectors_Id[negatives]
-        mask_BW = batch.target_mask_BW
-        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negatives, config.false_negative_cosine)
-        known = (target_BWd, mask_BW, negative_nd, false_BWn, model.scale)
         coarse_BMd = model.light(history_BNd, batch.ages_BN, batch.mask_BN)
+        interest_BKd = None if light_only else model.llm(coarse_BMd, history_BNd, batch.ages_BN, batch.mask_BN)
+        # In bfloat16 scores of tens would be told apart in steps of a quarter.
+        with torch.autocast(coarse_BMd.device.type, enabled=False):
+            return self._loss(coarse_BMd, interest_BKd, batch, items, negatives, step)
+
+    def _loss(
+        self,
+        coarse_BMd: Tensor,
+        interest_BKd: Tensor | None,
+        batch: Batch,
+        items: Items,
+        negatives: Negatives,
+        step: int,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config, scale, mask_BW = self.config, self.model.scale, batch.target_mask_BW
+        target_BWd, negative_nd = items.vectors_Id[batch.targets_BW], items.vectors_Id[negatives.ids]
+        false_BWn = masked_negatives(
+            target_BWd, batch.targets_BW, negative_nd, negatives.ids, config.false_negative_cosine
+        )
+        known = (target_BWd, mask_BW, negative_nd, false_BWn, scale, negatives.bias)
         coarse_loss = mixture_loss(coarse_BMd, *known)
-        if light_only:
-            share_M = usage(coarse_BMd, target_BWd, mask_BW, model.scale)
+        if interest_BKd is None:
+            share_M = usage(coarse_BMd, target_BWd, mask_BW, scale)
             return coarse_loss + config.balance_loss * balance_loss(share_M), {"loss": coarse_loss}
-        interest_BKd = model.llm(coarse_BMd, history_BNd, batch.ages_BN, batch.mask_BN)
-        if model.config.objective == "dmil":
+        if self.model.config.objective == "dmil":
             loss = dmil_loss(interest_BKd, *known, seed=config.seed + step)
         else:
             loss = mixture_loss(interest_BKd, *known)
-        share_K = usage(interest_BKd, target_BWd, mask_BW, model.scale)
+        share_K = usage(interest_BKd, target_BWd, mask_BW, scale)
         total = loss + config.coarse_loss * coarse_loss + config.balance_loss * balance_loss(share_K)
         return total, {
             "loss": loss,
             "coarse_loss": coarse_loss,
             "largest_interest_share": share_K.max(),
             "pairwise_interest_cosine": mean_pairwise_cosine(interest_BKd),
-            "scale": model.scale,
+            "scale": scale,
         }
 
 
@@ -132,16 +150,17 @@ def train_recommender(
         history=model.config.history,
         window=config.window,
         seed=config.seed + rank,
-        hold_last=True,
+        held=config.validation_users,
+        recent=config.recent,
     )
-    generator = torch.Generator().manual_seed(config.seed + rank)
+    counts = items.counts_I.numpy()
+    negatives_of = NegativeSampler(counts, config.seed + rank)
+    best_known = np.argsort(-counts, kind="stable")[: min(SPREAD_ITEMS, int((counts > 0).sum()))]
+    model.light.spread(items.vectors_Id[torch.from_numpy(best_known)], config.seed)
     step_module = TrainingStep(model, code_table, config).to(device)
     items = items.to(device)
     bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     batches = iter(sampler)
-
-    def negatives(count: int, source: torch.Generator) -> Tensor:
-        return items.known[torch.randint(len(items.known), (count,), generator=source).to(device)]
 
     done = 0
     for light_only, steps in ((True, config.light_steps), (False, config.steps)):
@@ -163,7 +182,7 @@ def train_recommender(
                 loss, logged = call(
                     next(batches).to(device),
                     items,
-                    negatives(config.negatives, generator),
+                    negatives_of.draw(config.negatives).to(device),
                     done,
                     light_only=light_only,
                 )
@@ -173,7 +192,8 @@ def train_recommender(
             done += 1
             report(done, {name: value.item() for name, value in logged.items()} | {"gradient_norm": float(norm)})
     model.eval()
-    return _validate(step_module, sampler, items, config, negatives, device)
+    fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
+    return _validate(step_module, sampler, items, config, fixed, device)
 
 
 @torch.no_grad()
@@ -182,13 +202,11 @@ def _validate(
     sampler: WindowSampler,
     items: Items,
     config: RecommenderTrainingConfig,
-    negatives: Callable[[int, torch.Generator], Tensor],
+    negatives: Negatives,
     device: torch.device,
 ) -> dict[str, float]:
-    fixed = negatives(VALIDATION_NEGATIVES, torch.Generator().manual_seed(config.seed))
     logged = [
-        step_module(batch.to(device), items, fixed, 0, light_only=False)[1]
-        for batch in sampler.last_windows(config.validation_users)
+        step_module(batch.to(device), items, negatives, 0, light_only=False)[1] for batch in sampler.held_windows()
     ]
     names = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
     return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in names if logged}
@@ -199,8 +217,12 @@ def _parameter_groups(model: HyMiRec, config: RecommenderTrainingConfig, light_o
     pretrained = {id(p) for p in model.llm.backbone.parameters()}
     scratch = [p for p in model.parameters() if id(p) not in pretrained]
     if light_only:
-        scratch = [*model.light.parameters(), model.log_scale]
-    groups: list[dict[str, Any]] = [{"params": scratch, "base": config.learning_rate}]
+        scratch = [*model.light.parameters()]
+    scratch = [p for p in scratch if p is not model.log_scale]
+    groups: list[dict[str, Any]] = [
+        {"params": scratch, "base": config.learning_rate},
+        {"params": [model.log_scale], "base": SCALE_PACE * config.learning_rate},
+    ]
     if not light_only:
         tuned = [p for p in model.llm.backbone.parameters() if p.requires_grad]
         groups.append({"params": tuned, "base": config.backbone_learning_rate})

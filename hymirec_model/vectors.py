@@ -30,14 +30,33 @@ def check_vectors(vectors: Floats, dim: int | None = None) -> npt.NDArray[np.flo
     return rows
 
 
-def distinct_sample(vectors: Floats, limit: int, seed: int) -> npt.NDArray[np.float32]:
-    """At most `limit` distinct rows, whatever order the rows come in.
+def distinct_sample(
+    vectors: Floats, limit: int, seed: int, weight: npt.NDArray[np.floating] | None = None
+) -> tuple[npt.NDArray[np.float32], int]:
+    """A sample of rows for a fit, whatever order the rows come in, and how many distinct rows there were.
 
-    Many products share a text and hence a vector: repeats would leave the validation split no judge, and
-    centres twice.
+    Many products share a text and hence a vector: repeats would leave the validation split no judge, and centres
+    twice. So the sample holds at most `limit` distinct rows; with weights, `limit` draws from them by their weight (of
+    equal rows the sum), the same row as often as it is drawn.
     """
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    distinct = np.unique(rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel())
-    if len(distinct) > limit:
-        distinct = distinct[np.sort(np.random.default_rng(seed).choice(len(distinct), limit, replace=False))]
-    return distinct.view(np.float32).reshape(-1, rows.shape[1])
+    bytes_of_row = rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel()
+    keys, place = np.unique(bytes_of_row, return_inverse=True)
+    distinct, random = keys.view(np.float32).reshape(-1, rows.shape[1]), np.random.default_rng(seed)
+    if weight is not None and len(keys):
+        share = np.bincount(place, weight, len(keys))
+        return distinct[np.sort(random.choice(len(keys), limit, p=share / share.sum()))], int((share > 0).sum())
+    if len(keys) > limit:
+        return distinct[np.sort(random.choice(len(keys), limit, replace=False))], len(keys)
+    return distinct, len(keys)
+
+
+def check_weights(weight: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:
+    """The weights as float64, or an InputError if they are not one finite number >= 0 a row, some of them > 0."""
+    values = np.asarray(weight, np.float64)
+    if values.shape != (n,) or not (np.isfinite(values).all() and (values >= 0).all() and (n == 0 or values.any())):
+        raise InputError(
+            f"sample_weight: got shape {values.shape} from {values.min(initial=np.inf):.4g} to "
+            f"{values.max(initial=-np.inf):.4g}, required ({n},), finite, >= 0 and not all 0."
+        )
+    return values

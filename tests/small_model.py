@@ -24,9 +24,7 @@ BUCKETS = 3
 
 def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
     torch.manual_seed(seed)
-    config = RecommenderConfig(
-        interests=3, coarse_interests=4, history=30, recent=5, light_width=16, light_heads=2, merge=merge
-    )
+    config = RecommenderConfig(interests=3, coarse_interests=4, history=30, recent=5, light_width=16, merge=merge)
     llama = LlamaConfig(
         hidden_size=32,
         num_hidden_layers=1,
@@ -100,9 +98,9 @@ def write_day(
     write_histories(wh, table(users, n_items))
 
 
-def write_histories(wh: Warehouse, rows: pa.Table) -> None:
+def write_histories(wh: Warehouse, rows: pa.Table, ds: str = DAY) -> None:
     buckets = np.array([zlib.crc32(user.encode()) % BUCKETS for user in rows["user_id"].to_pylist()])
-    with wh.write_partition("histories", DAY) as part:
+    with wh.write_partition("histories", ds) as part:
         for bucket in range(BUCKETS):
             if (buckets == bucket).any():
                 part.write_table(rows.filter(pa.array(buckets == bucket)), f"bucket={bucket:03d}/part-00000.parquet")

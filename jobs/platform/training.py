@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
+import json
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from jobs.platform.errors import JobError
@@ -24,34 +29,66 @@ MODELS = state_folder() / "models"
 LOGGED_POINTS = 100  # of a loss curve; each is a round trip to MLflow
 
 
-def why_due(newest: Partition | None, ds: str, profile: Profile, retrain: str | None) -> str:
+def why_due(newest: Partition | None, ds: str, profile: Profile, retrain: str | None, *sections: str) -> str:
     """Reason to train a model on day ``ds``; empty when it is not due.
 
     Parameters
     ----------
     newest : Partition or None
-        The model of an earlier day.
+        The model of an earlier day, written with :func:`facts_of`.
     ds : str
     profile : Profile
     retrain : {"auto", "always", "never"} or None
         Overrides the profile's.
+    *sections : str
+        Sections of the profile that the model was made by; it is due when one of them has changed.
 
     Raises
     ------
     JobError
-        If there is no model and training is forbidden.
+        If a model has to be trained and training is forbidden.
     """
     policy = retrain or profile.retrain
     if newest is None:
-        if policy == "never":
-            raise JobError(f"retrain is never, but there is no model before ds={ds}; allowed: auto or always")
-        return "there is no model yet"
-    age = (datetime.date.fromisoformat(ds) - datetime.date.fromisoformat(newest.ds)).days
+        why = "there is no model yet"
+    else:
+        why = _changes(newest.info["settings"], facts_of(ds, profile, *sections)["settings"])
+    if policy == "never" and why:
+        raise JobError(f"retrain is never, but before ds={ds} {why}; allowed: auto or always")
+    if why or newest is None:
+        return why
     if policy == "always":
         return "retrain is always"
+    trained = newest.info["trained"]
+    age = (datetime.date.fromisoformat(ds) - datetime.date.fromisoformat(trained)).days
     if policy == "auto" and age >= profile.retrain_every_days:
-        return f"the model of {newest.ds} is {age} days old (retrain_every_days: {profile.retrain_every_days})"
+        return f"the model of {trained} is {age} days old (retrain_every_days: {profile.retrain_every_days})"
     return ""
+
+
+def facts_of(ds: str, profile: Profile, *sections: str) -> dict[str, Any]:
+    """What a model's partition keeps for :func:`why_due`: the day, and the profile's sections it was made by."""
+    settings = {name: dataclasses.asdict(getattr(profile, name)) for name in sections}
+    return {"trained": ds, "settings": json.loads(json.dumps(settings))}
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = [
+        f"{section}.{key} from {before.get(section, {}).get(key)} to {value}"
+        for section, values in now.items()
+        for key, value in values.items()
+        if before.get(section, {}).get(key) != value
+    ]
+    return f"the profile changed {', '.join(changed)}" if changed else ""
+
+
+def keep(wh: Warehouse, model: Partition, ds: str) -> None:
+    """Leave an earlier day's model in force on ``ds``, also where another run of that day trained one."""
+    if wh.find(model.table, ds) is None:
+        return
+    with wh.write_partition(model.table, ds) as part:
+        shutil.copytree(wh.local_copy(model), part.local, dirs_exist_ok=True)
+        part.rows, part.info = model.rows, dict(model.info)
 
 
 def evaluation_cut(ds: str, holdout_days: int) -> datetime.datetime:
@@ -72,7 +109,10 @@ def read_histories(wh: Warehouse, partition: Partition) -> Histories:
 
 
 def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
-    """Histories of day ``ds`` without the held-out days.
+    """Histories of day ``ds`` without the held-out days, of the users who have any events before them.
+
+    Only the newer half of what a history may hold is returned: a full one has dropped as many old events as it got new
+    ones, so its oldest event tells how many fell on the held-out days.
 
     Raises
     ------
@@ -86,7 +126,7 @@ def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
             f"histories/ds={ds}: seen no event before {cut.date()}, where the held-out days begin; allowed: 1 "
             "or more. Import earlier days, choose a later ds, or set evaluation.holdout_days lower"
         )
-    return histories
+    return histories.newest(profile.histories.max_length // 2).of_users(np.flatnonzero(np.diff(histories.offsets)))
 
 
 def version_of(folder: Path) -> str:

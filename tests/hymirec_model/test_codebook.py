@@ -55,6 +55,25 @@ def test_held_out_vectors_are_rebuilt(book: ResidualCodebook, paper_book: Residu
     assert min(usage) > 0.9 * SMALL.size
 
 
+def test_vectors_of_large_weight_are_served_best() -> None:
+    """Few items make up most of a log: they are rebuilt better, the others worse, than by an even book."""
+    vectors = clustered(3000)
+    often = np.arange(len(vectors)) < 100
+    even = ResidualCodebook(SMALL).fit(vectors)
+    weighted = ResidualCodebook(SMALL).fit(vectors, np.where(often, 300, 1))
+    assert cosine(weighted, vectors[often]) > cosine(even, vectors[often]) + 0.01
+    assert cosine(weighted, vectors[~often]) < cosine(even, vectors[~often])
+    order = np.random.default_rng(0).permutation(len(vectors))
+    again = ResidualCodebook(SMALL).fit(vectors[order], np.where(often, 300, 1)[order])
+    assert np.array_equal(again.table_, weighted.table_), "the order of the rows matters"
+
+
+@pytest.mark.parametrize("weight", [np.ones(9), -np.ones(10), np.full(10, np.nan), np.zeros(10)])
+def test_weights_that_are_none_are_named(weight: np.ndarray) -> None:
+    with pytest.raises(InputError, match=r"sample_weight: got shape .* required \(10,\), finite, >= 0 and not all 0"):
+        ResidualCodebook(SMALL).fit(clustered(10), weight)
+
+
 def test_beats_faiss_residual_quantiser_at_equal_bytes() -> None:
     import faiss
 

@@ -149,7 +149,7 @@ def test_nothing_from_the_cut_on_reaches_a_batch_and_no_tie_is_split(
     if not qualified(back(training)):
         return
     sampler = WindowSampler(training, batch_users=8, history=6, window=window, seed=seed)
-    for batch in [*islice(sampler, 4), *sampler.last_windows(99)]:
+    for batch in [*islice(sampler, 4), *sampler.held_windows()]:
         for past, future in rows_of(batch):
             assert past and future, "a training window without history or without targets"
             assert len({where[item][0] for item in [*past, *future]}) == 1, "two users were mixed"
@@ -174,8 +174,8 @@ def test_every_moment_but_the_first_is_drawn(rows: Streams, window: int, seed: i
 @given(streams.filter(qualified), st.integers(1, 4), st.integers(0, 3))
 def test_held_windows_are_never_targets(rows: Streams, window: int, seed: int) -> None:
     histories, _ = numbered(rows)
-    sampler = WindowSampler(histories, batch_users=16, history=6, window=window, seed=seed, hold_last=True)
-    held = {item for batch in sampler.last_windows(99) for _, future in rows_of(batch) for item in future}
+    sampler = WindowSampler(histories, batch_users=16, history=6, window=window, seed=seed, held=99)
+    held = {item for batch in sampler.held_windows() for _, future in rows_of(batch) for item in future}
     for batch in islice(sampler, 8):
         for past, future in rows_of(batch):
             assert not held & {*past, *future}
@@ -183,8 +183,8 @@ def test_held_windows_are_never_targets(rows: Streams, window: int, seed: int) -
 
 def test_held_windows_are_full_and_the_last_that_are() -> None:
     histories, _ = numbered([[(0, stamp) for stamp in (1, 2, 2, 3, 4, 5, 5, 6)], [(0, 1), (0, 2)], []])
-    sampler = WindowSampler(histories, batch_users=4, history=9, window=3, seed=0, hold_last=True)
-    assert [rows_of(batch) for batch in sampler.last_windows(5)] == [[([1, 2, 3, 4, 5], [6, 7, 8])]]
+    sampler = WindowSampler(histories, batch_users=4, history=9, window=3, seed=0, held=99)
+    assert [rows_of(batch) for batch in sampler.held_windows()] == [[([1, 2, 3, 4, 5], [6, 7, 8])]]
     drawn = {tuple(future) for batch in islice(sampler, 20) for _, future in rows_of(batch)}
     assert drawn == {(2, 3, 4), (10,)}
 
@@ -208,5 +208,5 @@ def test_users_without_two_moments_cannot_train(rows: Streams) -> None:
 def test_holding_back_leaves_something_to_train_on(window: int) -> None:
     """Short histories do not starve: a user all of whose moments would be held back is trained on instead."""
     histories, _ = numbered([[(0, stamp) for stamp in range(window + 2)]] * 4)
-    sampler = WindowSampler(histories, batch_users=8, history=5, window=window, seed=0, hold_last=True)
+    sampler = WindowSampler(histories, batch_users=8, history=5, window=window, seed=0, held=99)
     assert rows_of(next(iter(sampler)))

@@ -25,6 +25,9 @@ def unit(*shape: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(*shape, D, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
+NO_BIAS = torch.zeros(())
+
+
 def parts(k: int = K, w: int = W) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Interests, targets, their mask, negatives, and no false ones."""
     mask = torch.ones(B, w, dtype=torch.bool)
@@ -36,10 +39,26 @@ def test_one_interest_and_one_target_are_plain_cross_entropy() -> None:
     logits = SCALE * torch.cat([(interests * targets).sum(-1), interests[:, 0] @ negatives.T], 1)
     plain = F.cross_entropy(logits, torch.zeros(B, dtype=torch.long))
     for loss in (
-        mixture_loss(interests, targets, mask, negatives, false, SCALE),
-        dmil_loss(interests, targets, mask, negatives, false, SCALE, seed=0),
+        mixture_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS),
+        dmil_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS, seed=0),
     ):
         torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_bias_is_added_to_the_scores_of_the_negatives() -> None:
+    interests, targets, mask, negatives, false = parts(1)
+    bias = torch.linspace(-2, 2, N)
+    expected = info_nce(
+        SCALE * (targets @ interests[:, 0, :, None])[..., 0],
+        SCALE * (interests @ negatives.T) + bias,
+        false,
+        mask,
+    )
+    for found in (
+        mixture_loss(interests, targets, mask, negatives, false, SCALE, bias),
+        dmil_loss(interests, targets, mask, negatives, false, SCALE, bias, seed=0),
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_mixture_is_the_score_of_retrieval() -> None:
@@ -51,7 +70,7 @@ def test_mixture_is_the_score_of_retrieval() -> None:
             score = torch.logsumexp(SCALE * (interests[user] @ items.T), 0)
             rows.append(F.cross_entropy(score[None], torch.zeros(1, dtype=torch.long)))
     expected = torch.stack(rows).mean()
-    torch.testing.assert_close(mixture_loss(interests, targets, mask, negatives, false, SCALE), expected)
+    torch.testing.assert_close(mixture_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS), expected)
 
 
 def test_negatives_that_are_the_target_or_its_twin_are_marked() -> None:
@@ -68,9 +87,9 @@ def test_false_negatives_change_nothing(loss: object) -> None:
     ids = torch.arange(B * W).view(B, W)
     marked = masked_negatives(targets, ids, more, torch.cat([torch.full((N,), -1), ids[2]]), 0.99999)
     extra = (0,) if loss is dmil_loss else ()
-    seen = loss(interests[2:3], targets[2:3, :1], mask[2:3, :1], negatives, false[2:3, :1], SCALE, *extra)
+    seen = loss(interests[2:3], targets[2:3, :1], mask[2:3, :1], negatives, false[2:3, :1], SCALE, NO_BIAS, *extra)
     alone = loss(
-        interests[2:3], targets[2:3, :1], mask[2:3, :1], more[: N + 1], marked[2:3, :1, : N + 1], SCALE, *extra
+        interests[2:3], targets[2:3, :1], mask[2:3, :1], more[: N + 1], marked[2:3, :1, : N + 1], SCALE, NO_BIAS, *extra
     )
     assert marked[2, 0, N] and not marked[2, 0, :N].any()
     torch.testing.assert_close(alone, seen)
@@ -80,7 +99,7 @@ def test_all_negatives_false_gives_no_loss_and_finite_gradients() -> None:
     interests, targets, mask, negatives, false = parts()
     false[1] = True
     interests.requires_grad_()
-    mixture_loss(interests, targets, mask, negatives, false, SCALE).backward()
+    mixture_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS).backward()
     assert interests.grad is not None and torch.isfinite(interests.grad).all()
 
 
@@ -91,7 +110,10 @@ def test_padding_of_targets_changes_nothing(padding: int) -> None:
     longer = torch.cat([targets, unit(B, padding, seed=9)], 1)
     longer_mask = torch.cat([mask, torch.zeros(B, padding, dtype=torch.bool)], 1)
     longer_false = torch.cat([false, torch.zeros(B, padding, N, dtype=torch.bool)], 1)
-    short, long = (targets, mask, negatives, false, SCALE), (longer, longer_mask, negatives, longer_false, SCALE)
+    short, long = (
+        (targets, mask, negatives, false, SCALE, NO_BIAS),
+        (longer, longer_mask, negatives, longer_false, SCALE, NO_BIAS),
+    )
     torch.testing.assert_close(mixture_loss(interests, *long), mixture_loss(interests, *short))
     torch.testing.assert_close(dmil_loss(interests, *long, seed=3), dmil_loss(interests, *short, seed=3))
     torch.testing.assert_close(usage(interests, longer, longer_mask, SCALE), usage(interests, targets, mask, SCALE))
@@ -99,10 +121,10 @@ def test_padding_of_targets_changes_nothing(padding: int) -> None:
 
 def test_dmil_does_not_depend_on_the_order_of_the_interests() -> None:
     interests, *others = parts()
-    expected = dmil_loss(interests, *others, SCALE, seed=5)
+    expected = dmil_loss(interests, *others, SCALE, NO_BIAS, seed=5)
     for seed in range(6):
         order = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
-        torch.testing.assert_close(dmil_loss(interests[:, order], *others, SCALE, seed=5), expected)
+        torch.testing.assert_close(dmil_loss(interests[:, order], *others, SCALE, NO_BIAS, seed=5), expected)
 
 
 def test_dmil_trains_only_the_matched_interests() -> None:
@@ -111,7 +133,7 @@ def test_dmil_trains_only_the_matched_interests() -> None:
     kinds = torch.tensor([0, 1, 0, 1, 1])
     targets = targets[:, kinds].requires_grad_()
     interests.requires_grad_()
-    dmil_loss(interests, targets, mask, negatives, false, SCALE, seed=0).backward()
+    dmil_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS, seed=0).backward()
     assert interests.grad is not None
     assert (interests.grad.abs().sum(-1) > 0).sum(1).tolist() == [2] * B
     cosine = interests.detach() @ targets.detach()[:, :2].transpose(1, 2)
@@ -133,6 +155,7 @@ def test_loss_falls_as_interests_approach_their_targets() -> None:
                     negatives,
                     false,
                     SCALE,
+                    NO_BIAS,
                     **extra,
                 )
             )

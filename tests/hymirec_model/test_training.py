@@ -12,7 +12,7 @@ from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, RecommenderConfig, RecommenderTrainingConfig
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
-from hymirec_model.training import Items, train_recommender, training_device
+from hymirec_model.training import Items, train_recommender
 from tests.hymirec_model import planted
 
 ITEMS, D = 90, 12
@@ -37,7 +37,7 @@ def items(histories: Histories) -> Items:
         vectors_Id=torch.from_numpy(VECTORS),
         codes_IL=torch.from_numpy(codes.astype(np.int64)),
         generation_I=torch.from_numpy(generation.astype(np.int64)),
-        known=torch.from_numpy(np.unique(histories.items)),
+        counts_I=torch.from_numpy(np.bincount(histories.items, minlength=ITEMS)),
     )
 
 
@@ -48,7 +48,7 @@ def train(
 ) -> tuple[dict[str, float], list[tuple[int, dict[str, float]]], HyMiRec]:
     torch.manual_seed(0)
     settings = RecommenderConfig(
-        interests=2, coarse_interests=4, history=12, recent=4, light_width=16, light_heads=2, objective=objective
+        interests=2, coarse_interests=4, history=12, recent=4, light_width=16, objective=objective
     )
     llama = LlamaConfig(
         hidden_size=16,
@@ -121,7 +121,3 @@ def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> N
         "validation_largest_interest_share",
         "validation_pairwise_interest_cosine",
     }
-
-
-def test_device_is_the_cpu_where_there_is_no_other() -> None:
-    assert training_device().type == ("cuda" if torch.cuda.is_available() else "cpu")

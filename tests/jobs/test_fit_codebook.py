@@ -12,8 +12,10 @@ from hymirec_model.errors import InputError
 from jobs.fit_codebook import Report, find_inputs, fit_codebook, main
 from jobs.platform import cli, columns
 from jobs.platform.errors import SchemaError, WarehouseError
+from jobs.platform.profile import Profile
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import item_vectors, profile, write_items
+from tests.small_model import table, write_histories
 
 CONFIG = CodebookConfig(layers=4, size=32, iterations=5)
 DAY, NEXT = "2020-03-20", "2020-03-27"
@@ -29,7 +31,8 @@ def wh(tmp_path: Path) -> Warehouse:
 
 
 def run(wh: Warehouse, ds: str, config: CodebookConfig = CONFIG) -> Report:
-    return fit_codebook(wh, ds, config, 7, find_inputs(wh, ds, config))
+    write_histories(wh, table(40, 900), ds)
+    return fit_codebook(wh, ds, Profile(name="small", codebook=config), find_inputs(wh, ds, config))
 
 
 def codes_of(wh: Warehouse, ds: str) -> tuple[np.ndarray, np.ndarray]:
@@ -124,11 +127,11 @@ def test_arrivals_like_the_others_bring_none(wh: Warehouse) -> None:
     assert (report.action, report.arrivals) == ("kept", 300) and "drift of 0.05 allowed" in report.why
 
 
-def test_another_encoder_or_form_starts_a_new_book(wh: Warehouse) -> None:
+def test_another_item_space_or_form_starts_a_new_book(wh: Warehouse) -> None:
     run(wh, DAY)
     write_items(wh, NEXT, OLD[::-1], FIRST, encoder_version="e2")
     report = run(wh, NEXT)
-    assert (report.action, report.why) == ("new book", "the item vectors come from another encoder")
+    assert (report.action, report.why) == ("new book", "the item vectors come from another item space")
     assert report.coded == 900
     write_items(wh, NEXT, OLD, FIRST)
     assert run(wh, NEXT).action == "kept"
@@ -166,6 +169,7 @@ def test_bad_input_is_named(wh: Warehouse) -> None:
 
 
 def test_command_line(wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_histories(wh, table(40, 900))
     settings = profile(tmp_path)
     with pytest.raises(SystemExit) as ended:
         cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", settings, "--refresh-id", "codebook-cli"])

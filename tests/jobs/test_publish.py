@@ -17,6 +17,7 @@ from jobs.build_index import find_inputs as index_inputs
 from jobs.fit_codebook import find_inputs as codebook_inputs
 from jobs.fit_codebook import fit_codebook
 from jobs.platform import cli, columns, releases
+from jobs.platform.profile import Profile
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from jobs.publish import main
@@ -31,6 +32,7 @@ from tests.small_day import (
     write_model,
     write_models,
 )
+from tests.small_model import table, write_histories
 
 DAY, NEXT = "2020-03-20", "2020-03-21"
 VECTORS = item_vectors(600)
@@ -39,7 +41,8 @@ CODEBOOK = CodebookConfig(layers=4, size=32, iterations=5)
 
 def derive(wh: Warehouse, ds: str) -> None:
     """Run the real jobs between item vectors and publish."""
-    fit_codebook(wh, ds, CODEBOOK, 7, codebook_inputs(wh, ds, CODEBOOK))
+    write_histories(wh, table(40, len(VECTORS)), ds)
+    fit_codebook(wh, ds, Profile(name="small", codebook=CODEBOOK), codebook_inputs(wh, ds, CODEBOOK))
     build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
 
 

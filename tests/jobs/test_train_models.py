@@ -9,14 +9,15 @@ import pyarrow as pa
 import pytest
 from transformers import LlamaConfig, LlamaModel
 
-from jobs import train_item_space, train_recommender
+from jobs import fit_codebook, train_item_space, train_recommender
 from jobs.platform import cli, columns
 from jobs.platform.training import evaluation_cut
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import profile
-from tests.small_model import DAY, NOW, table, write_day, write_histories
+from tests.small_model import DAY, table, write_day, write_histories
 
 ITEMS, NEXT = 300, "2020-03-21"
+LONGEST = 40  # events that a history holds
 CUT = int(evaluation_cut(DAY, 7).timestamp())
 
 
@@ -45,9 +46,10 @@ def small_profile(folder: Path) -> str:
         LlamaModel(llama).save_pretrained(folder / "llama")
     return profile(
         folder,
+        histories=f"{{max_length: {LONGEST}}}",
         item_space="{dim: 8, steps: 3, batch_users: 8, window: 3, history: 10, negatives: 20}",
         recommender=f"{{weights: {folder}/llama, backbone_layers: 1, interests: 2, coarse_interests: 4, history: 20, "
-        "recent: 4, light_width: 16, light_heads: 2}",
+        "recent: 4, light_width: 16}",
         recommender_training="{light_steps: 2, steps: 2, batch_users: 8, window: 3, negatives: 20}",
     )
 
@@ -64,37 +66,52 @@ def bytes_of(wh: Warehouse, name: str) -> dict[str, bytes]:
 
 
 def with_another_future(rows: pa.Table) -> pa.Table:
-    """Replace what every user did from the cut on."""
+    """Replace what every user did from the cut on, and let users come who did nothing before."""
     out = rows.to_pylist()
+    for number in (0, 5):
+        out.insert(number, out[number] | {"user_id": f"user-{number:03d}-new", "item_indices": [], "timestamps": []})
     for number, row in enumerate(out):
         past = [(i, t) for i, t in zip(row["item_indices"], row["timestamps"], strict=True) if t < CUT]
-        future = [((7 * number + step) % ITEMS, CUT + 3600 * step) for step in range(number % 5)]
+        future = [((7 * number + step) % ITEMS, CUT + 3600 * step) for step in range(1 + number % 5)]
         row["item_indices"], row["timestamps"] = [i for i, _ in past + future], [t for _, t in past + future]
     return pa.Table.from_pylist(out, rows.schema)
 
 
-@pytest.mark.parametrize(("job", "model"), [(train_item_space, "item_space"), (train_recommender, "recommender")])
+def held(rows: pa.Table) -> pa.Table:
+    """What update_histories keeps: the newest events."""
+    out = rows.to_pylist()
+    for row in out:
+        for name in ("item_indices", "timestamps"):
+            row[name] = row[name][-LONGEST:]
+    return pa.Table.from_pylist(out, rows.schema)
+
+
+@pytest.mark.parametrize(
+    ("job", "model"),
+    [(train_item_space, "item_space"), (fit_codebook, "codebook"), (train_recommender, "recommender")],
+)
 def test_held_out_events_never_reach_a_model(
     job: object, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wh, settings = Warehouse(str(tmp_path / "warehouse")), small_profile(tmp_path)
     write_day(wh, n_items=ITEMS)
     write_texts(wh)
+    rows = table(40, ITEMS)
+    assert max(map(len, rows["item_indices"].to_pylist())) > LONGEST
+    write_histories(wh, held(rows))
     run(job, wh, settings)
-    assert "trained (there is no model yet)" in capsys.readouterr().out
+    assert "there is no " in capsys.readouterr().out
     first = bytes_of(wh, model)
 
-    rows = table(40, ITEMS)
     other = with_another_future(rows)
     assert rows["item_indices"].to_pylist() != other["item_indices"].to_pylist()
-    write_histories(wh, other)
+    write_histories(wh, held(other))
     run(job, wh, settings)
     assert bytes_of(wh, model) == first, "events of the held-out days changed the model"
 
     earlier = other.to_pylist()
     for row in earlier:
-        row["item_indices"][0] = 1
-        row["timestamps"][0] = min(row["timestamps"][0], NOW - 80 * 86_400)
-    write_histories(wh, pa.Table.from_pylist(earlier, other.schema))
+        row["item_indices"] = [1 if t < CUT else i for i, t in zip(row["item_indices"], row["timestamps"], strict=True)]
+    write_histories(wh, held(pa.Table.from_pylist(earlier, other.schema)))
     run(job, wh, settings)
     assert bytes_of(wh, model) != first, "events before the cut do not reach the model"

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.platform.errors import JobError
 from jobs.platform.profile import Profile
-from jobs.platform.training import evaluation_cut, training_histories, version_of, why_due
+from jobs.platform.training import evaluation_cut, facts_of, keep, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 from tests.small_model import DAY, table, write_histories
 
+PROFILE = Profile(name="p")
 
-def model_of(wh: Warehouse, ds: str) -> Partition:
+
+def model_of(wh: Warehouse, ds: str, profile: Profile = PROFILE) -> Partition:
     with wh.write_partition("encoder", ds) as part:
-        (part.local / "config.json").write_text("{}")
+        (part.local / "config.json").write_text(ds)
+        part.info |= facts_of(ds, profile, "encoder")
     return wh.partition("encoder", ds)
 
 
@@ -37,12 +41,35 @@ def test_when_a_model_is_due(
 ) -> None:
     day = datetime.date.fromisoformat(DAY)
     newest = None if age is None else model_of(warehouse, str(day - datetime.timedelta(days=age)))
-    assert why_due(newest, DAY, Profile(name="p", retrain=policy), override) == reason  # type: ignore[arg-type]
+    profile = replace(PROFILE, retrain=policy)  # type: ignore[arg-type]
+    assert why_due(newest, DAY, profile, override, "encoder") == reason
+
+
+def test_a_changed_section_of_the_profile_makes_a_model_due(warehouse: Warehouse) -> None:
+    newest = model_of(warehouse, "2020-03-19")
+    other = replace(PROFILE, encoder=replace(PROFILE.encoder, max_tokens=7))
+    why = why_due(newest, DAY, other, None, "encoder")
+    assert why == "the profile changed encoder.max_tokens from 48 to 7"
+    gate = replace(PROFILE, gate=replace(PROFILE.gate, min_index_recall=0.5))
+    assert why_due(newest, DAY, gate, None, "encoder") == ""
+    with pytest.raises(JobError, match=r"retrain is never, but .* changed encoder.max_tokens .* auto or always"):
+        why_due(newest, DAY, other, "never", "encoder")
+
+
+def test_a_kept_model_replaces_one_that_another_run_of_the_day_trained(warehouse: Warehouse) -> None:
+    earlier = model_of(warehouse, "2020-03-13")
+    keep(warehouse, earlier, DAY)
+    assert warehouse.partitions("encoder") == ["2020-03-13"]
+    model_of(warehouse, DAY)
+    keep(warehouse, earlier, DAY)
+    found = warehouse.partition("encoder", DAY)
+    assert (warehouse.local_copy(found) / "config.json").read_text() == "2020-03-13"
+    assert found.info == earlier.info, "its age counts from the day it was trained"
 
 
 @pytest.mark.parametrize(("policy", "override"), [("never", None), ("auto", "never")])
 def test_no_model_and_no_training_is_refused(policy: str, override: str | None) -> None:
-    with pytest.raises(JobError, match=f"there is no model before ds={DAY}; allowed: auto or always"):
+    with pytest.raises(JobError, match=f"before ds={DAY} there is no model yet; allowed: auto or always"):
         why_due(None, DAY, Profile(name="p", retrain=policy), override)  # type: ignore[arg-type]
 
 
@@ -57,7 +84,8 @@ def test_training_sees_nothing_of_the_held_out_days(warehouse: Warehouse) -> Non
     cut = int(evaluation_cut(DAY, 7).timestamp())
     found = training_histories(warehouse, DAY, Profile(name="p"))
     stamps = [stamp for stamps in rows["timestamps"].to_pylist() for stamp in stamps]
-    assert found.user_ids.tolist() == sorted(rows["user_id"].to_pylist())
+    first = dict(zip(rows["user_id"].to_pylist(), map(min, rows["timestamps"].to_pylist()), strict=True))
+    assert found.user_ids.tolist() == sorted(user for user, stamp in first.items() if stamp < cut)
     assert found.timestamps.max() < cut <= max(stamps)
     assert len(found.items) == sum(stamp < cut for stamp in stamps)
 
