@@ -189,7 +189,7 @@ class RecommenderTrainingConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` is bfloat16 on CUDA and float32 on the CPU."""
     validation_users: int = 512
-    """Users whose last window before the cut measures the model while it trains."""
+    """Most users whose last window before the cut is left out of training and measures the model after it."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Stage 2: the light recommender and the LLM recommender are trained on frozen item vectors.
 
-First the light recommender alone (thousands of cheap steps' worth of signal), then both together with the same loss on
-the coarse interests as a side task. Histories are read as codes and decoded on the device; targets and negatives are
+First the light recommender alone, in cheap steps, then both together with the same loss on the coarse interests as a
+side task. Histories are read as codes and decoded on the device; targets and negatives are
 the items' full vectors.
 
 Shapes: B users, N history positions, W targets, n negatives, K interests, M coarse interests, d item dimensions.
@@ -140,8 +140,8 @@ def train_recommender(
     Returns
     -------
     dict
-        Validation loss of the coarse interests and of the interests, on each user's last window, which training
-        does not see.
+        Validation loss of the coarse interests and of the interests, on the last windows of up to
+        ``config.validation_users`` users, which training does not see.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     sampler = WindowSampler(

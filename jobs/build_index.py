@@ -140,7 +140,7 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
         (part.local / "index.json").write_text(json.dumps(report.facts(), indent=1, sort_keys=True) + "\n")
         part.rows = len(items)
         part.info |= {
-            "encoder_version": vectors.info["encoder_version"],
+            "space_version": vectors.info["space_version"],
             "model_version": interests.info["model_version"],
             "recall": index_report.chosen.recall,
             "merged_recall": report.merged_recall,

@@ -134,7 +134,7 @@ def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig) -> Inputs:
     why = ""
     if book is None or codes is None:
         why = "there is no codebook yet"
-    elif book.info["encoder_version"] != vectors.info["encoder_version"]:
+    elif book.info["space_version"] != vectors.info["space_version"]:
         why = "the item vectors come from another item space"
     elif book.info["config"] != _identity(config):
         why = "the profile asks for another form of book"
@@ -188,7 +188,7 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
                 book.partial_fit(*weighted(arrivals))
                 fits.append({"ds": ds, "cut": cut})
 
-    facts = {"book": name, "encoder_version": inputs.vectors.info["encoder_version"]}
+    facts = {"book": name, "space_version": inputs.vectors.info["space_version"]}
     # A rerun that fits nothing where an earlier run did must not leave that run's book behind.
     if action != "kept" or wh.latest("codebook", until=ds) != inputs.book:
         with wh.write_partition("codebook", ds) as part:

@@ -164,7 +164,8 @@ def publish(
             },
             "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale")},
             "versions": {
-                "encoder": parts["item_vectors"].info["encoder_version"],
+                "encoder": parts["encoder"].info["version"],
+                "item_space": parts["item_space"].info["version"],
                 "codebook": parts["item_codes"].info["book"],
                 "recommender": parts["interests"].info["model_version"],
             },

@@ -41,6 +41,7 @@ def sizes(release: Release) -> Table:
         "index": f"merge {retrieval['merge']}, scale {retrieval['scale']:.1f}",
         "evaluation": f"held out {data['evaluation_cut'][:10]} to {data['until']}",
         "encoder": manifest["versions"]["encoder"],
+        "item_space": manifest["versions"]["item_space"],
         "codebook": f"{manifest['versions']['codebook']}, {shapes['generations']} generation(s)",
         "recommender": manifest["versions"]["recommender"],
     }

@@ -17,7 +17,7 @@ import pyarrow as pa
 from hymirec_model.config import ItemSpaceConfig
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import JobError
-from jobs.platform.parts import vectors_version
+from jobs.platform.parts import space_version
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.text_states import read_states
 from jobs.platform.tracking import StageRun
@@ -82,7 +82,7 @@ def make_vectors(
     table = table.append_column("vector", columns.fixed_lists(vectors.astype(np.float16)))
     with wh.write_partition("item_vectors", ds) as part:
         part.write_table(pa.table(table))
-        part.info |= {"encoder_version": vectors_version(encoder, kept), "dim": vectors.shape[1]}
+        part.info |= {"space_version": space_version(encoder, kept), "dim": vectors.shape[1]}
     return wh.partition("item_vectors", ds)
 
 

@@ -40,7 +40,7 @@ def main(
     vectors = wh.partition("item_vectors", ds)
     newest = wh.latest("recommender", until=ds, strict=True)
     why = why_due(newest, ds, settings, retrain, *SECTIONS)
-    if newest is not None and newest.info["encoder_version"] != vectors.info["encoder_version"]:
+    if newest is not None and newest.info["space_version"] != vectors.info["space_version"]:
         if (retrain or settings.retrain) == "never":
             raise JobError(
                 f"retrain is never, but the recommender of {newest.ds} belongs to other item vectors; "
@@ -113,7 +113,7 @@ def train(
         model.cpu().save(part.local)
         part.info |= {
             "model_version": version_of(part.local),
-            "encoder_version": vectors.info["encoder_version"],
+            "space_version": vectors.info["space_version"],
             **figures,
             **facts_of(ds, profile, *SECTIONS),
         }

@@ -12,7 +12,7 @@ import pyarrow as pa
 from safetensors.numpy import save_file
 
 from jobs.platform import columns
-from jobs.platform.parts import vectors_version
+from jobs.platform.parts import space_version
 from jobs.platform.training import version_of
 from jobs.platform.warehouse import Warehouse
 
@@ -35,7 +35,7 @@ def write_items(
     vectors: np.ndarray,
     first_ds: list[str],
     *,
-    encoder_version: str = "e1",
+    space_version: str = "e1",
     texts: dict[int, str] | None = None,
     files: int = 2,
 ) -> None:
@@ -63,7 +63,7 @@ def write_items(
         step = -(-n // files)  # other file boundaries than the catalogue's
         for number, start in enumerate(range(0, n, step)):
             part.write_table(wide.slice(start, step), f"part-{number:05d}.parquet")
-        part.info |= {"encoder_version": encoder_version, "dim": DIM}
+        part.info |= {"space_version": space_version, "dim": DIM}
 
 
 def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_version: str = "m1") -> None:
@@ -89,7 +89,7 @@ def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_ver
 def write_models(wh: Warehouse, ds: str, value: float = 1.0) -> None:
     """Write an encoder, its item space and their recommender that differ by `value`."""
     write_encoder(wh, ds, value)
-    write_model(wh, "recommender", ds, value, "model_version", encoder_version=encoder_version(wh, ds))
+    write_model(wh, "recommender", ds, value, "model_version", space_version=newest_space_version(wh, ds))
 
 
 def write_encoder(wh: Warehouse, ds: str, value: float = 1.0) -> None:
@@ -112,11 +112,11 @@ def info(wh: Warehouse, name: str, ds: str) -> dict[str, Any]:
     return found.info
 
 
-def encoder_version(wh: Warehouse, ds: str) -> str:
+def newest_space_version(wh: Warehouse, ds: str) -> str:
     """That of the item vectors which the newest encoder and item space give."""
     encoder, space = wh.latest("encoder", until=ds), wh.latest("item_space", until=ds)
     assert encoder is not None and space is not None
-    return vectors_version(encoder, space)
+    return space_version(encoder, space)
 
 
 def write_evaluation(

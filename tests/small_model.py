@@ -75,15 +75,15 @@ def histories(users: int, n_items: int, extra: int | None = None) -> Histories:
 
 
 def write_day(
-    wh: Warehouse, users: int = 40, n_items: int = 300, merge: str = "lse", encoder_version: str = "e1"
+    wh: Warehouse, users: int = 40, n_items: int = 300, merge: str = "lse", space_version: str = "e1"
 ) -> None:
     """Write what evaluate and export_interests read."""
     book, vectors = codebook(n_items)
-    write_items(wh, DAY, vectors, ["2020-01-01"] * n_items, encoder_version=encoder_version)
+    write_items(wh, DAY, vectors, ["2020-01-01"] * n_items, space_version=space_version)
     generations, codes = book.encode_best(vectors)
     with wh.write_partition("codebook", DAY) as part:
         book.save(part.local)
-        part.info |= {"book": "b1", "encoder_version": encoder_version}
+        part.info |= {"book": "b1", "space_version": space_version}
     with wh.write_partition("item_codes", DAY) as part:
         flat = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
         index = pa.array(range(n_items), pa.int32())
@@ -91,10 +91,10 @@ def write_day(
         part.write_table(
             pa.table({"item_index": index, "item_id": ids, "generation": pa.array(generations), "codes": flat})
         )
-        part.info |= {"book": "b1", "encoder_version": encoder_version, "generations": 1, "layers": 4}
+        part.info |= {"book": "b1", "space_version": space_version, "generations": 1, "layers": 4}
     with wh.write_partition("recommender", DAY) as part:
         recommender(merge).save(part.local)
-        part.info |= {"model_version": "m1", "encoder_version": encoder_version}
+        part.info |= {"model_version": "m1", "space_version": space_version}
     write_histories(wh, table(users, n_items))
 
 

@@ -35,7 +35,7 @@ class Explained:
     recent : list of (day, title)
         Newest first.
     interests : list of list of (cosine, title)
-        By interest, nearest first, no title twice.
+        See :func:`nearest_titles`.
     retrieved : list of (title, item_id, category, taken before)
         Best first.
     """
@@ -81,7 +81,7 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
         user_id=user_id,
         n_events=mine["n_events"],
         recent=newest[::-1],
-        interests=[_nearest(index, interest, titles) for interest in interests],
+        interests=nearest_titles(vectors @ interests.T, titles),
         retrieved=[
             (titles[i], str(items["item_id"][i]), items["category"][i].as_py() or "", i in before)
             for i in found[0].tolist()
@@ -104,7 +104,7 @@ def render(user: Explained) -> RenderableType:
     history.add_column("title")
     for day, title in user.recent:
         history.add_row(day, title)
-    interests = _table(f"{len(user.interests)} interests, each by its {NEAREST} nearest titles (cosine)")
+    interests = _table(f"{len(user.interests)} interests, each by the titles that are nearest to it of all (cosine)")
     interests.add_column("interest", justify="right")
     interests.add_column("nearest titles")
     for number, nearest in enumerate(user.interests, 1):
@@ -164,18 +164,29 @@ def _one_user(wh: Warehouse, names: list[str], user_id: str, wanted: list[str] |
     return pa.concat_tables(tables) if tables else None
 
 
-def _nearest(index: Any, interest: npt.NDArray[np.float32], titles: list[str]) -> list[tuple[float, str]]:
-    """The nearest titles, each once: many products share one."""
-    fetched = 16 * NEAREST
-    while True:
-        cosines, found = index.search(interest[None], min(fetched, index.ntotal))
-        best: dict[str, float] = {}
-        for item, cosine in zip(found[0].tolist(), cosines[0].tolist(), strict=True):
-            if item >= 0:
-                best.setdefault(titles[item], cosine)
-        if len(best) >= NEAREST or fetched >= index.ntotal:
-            return [(cosine, title) for title, cosine in best.items()][:NEAREST]
-        fetched *= 8
+def nearest_titles(cosines: npt.NDArray[np.floating], titles: list[str]) -> list[list[tuple[float, str]]]:
+    """What each interest stands for: the nearest titles among those that no other interest is nearer to.
+
+    Parameters
+    ----------
+    cosines : array of shape (items, interests)
+    titles : list of str
+        Many products share one; the nearest product counts.
+
+    Returns
+    -------
+    list of list of (cosine, title)
+        By interest, nearest first; at most NEAREST.
+    """
+    names, place = np.unique(titles, return_inverse=True)
+    best = np.full((len(names), cosines.shape[1]), -np.inf)
+    np.maximum.at(best, place, cosines)
+    owner = best.argmax(1)
+    found = []
+    for interest, mine in enumerate(np.flatnonzero(owner == k) for k in range(cosines.shape[1])):
+        top = mine[np.argsort(-best[mine, interest], kind="stable")[:NEAREST]]
+        found.append([(float(best[title, interest]), str(names[title])) for title in top])
+    return found
 
 
 def _table(title: str) -> Table:

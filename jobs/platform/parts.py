@@ -10,7 +10,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 MODEL_PARTS = ("encoder", "item_space", "recommender", "codebook")
 DAY_PARTS = ("catalog", "item_vectors", "item_codes", "interests", "index", "evaluation")
 _SHARED = (
-    ("encoder_version", ("item_vectors", "item_codes", "codebook", "recommender", "index")),
+    ("space_version", ("item_vectors", "item_codes", "codebook", "recommender", "index")),
     ("book", ("codebook", "item_codes")),
     ("model_version", ("recommender", "evaluation", "interests", "index")),
     ("dim", ("item_vectors", "interests")),
@@ -39,16 +39,16 @@ def find_parts(wh: Warehouse, ds: str) -> dict[str, Partition]:
         _check_equal(key, {_name(parts[name]): parts[name].info[key] for name in tables})
     encoder, space, vectors = parts["encoder"], parts["item_space"], parts["item_vectors"]
     _check_equal("encoder", {_name(encoder): encoder.info["version"], _name(space): space.info["encoder"]})
-    made = vectors_version(encoder, space)
+    made = space_version(encoder, space)
     _check_equal(
-        "encoder_version",
-        {f"{_name(encoder)} with {_name(space)}": made, _name(vectors): vectors.info["encoder_version"]},
+        "space_version",
+        {f"{_name(encoder)} with {_name(space)}": made, _name(vectors): vectors.info["space_version"]},
     )
     return parts
 
 
-def vectors_version(encoder: Partition, space: Partition) -> str:
-    """The ``encoder_version`` of item vectors made by an encoder and an item space."""
+def space_version(encoder: Partition, space: Partition) -> str:
+    """The ``space_version`` of item vectors made by an encoder and an item space."""
     return hashlib.sha256(f"{encoder.info['version']} {space.info['version']}".encode()).hexdigest()[:16]
 
 

@@ -41,8 +41,8 @@ class ModelParts:
         vectors, codes = wh.partition("item_vectors", ds), wh.partition("item_codes", ds)
         recommender = wh.latest("recommender", until=ds) or wh.partition("recommender", ds)
         codebook = wh.latest("codebook", until=ds) or wh.partition("codebook", ds)
-        _same("encoder_version", vectors, recommender, "train_recommender")
-        _same("encoder_version", vectors, codes, "fit_codebook")
+        _same("space_version", vectors, recommender, "train_recommender")
+        _same("space_version", vectors, codes, "fit_codebook")
         _same("book", codebook, codes, "fit_codebook")
         return cls(recommender, codebook, codes, vectors)
 

@@ -77,7 +77,7 @@ def test_bad_input_is_named(wh: Warehouse) -> None:
     write_interests(wh, DAY, users=3)
     with wh.write_partition("item_vectors", DAY) as part:
         part.write_table(wh.read(wh.partition("catalog", DAY)))
-        part.info |= {"encoder_version": "e1", "dim": 8}
+        part.info |= {"space_version": "e1", "dim": 8}
     with pytest.raises(WarehouseError, match="has 16 dimensions, item_vectors/ds=2020-03-20 8"):
         find_inputs(wh, DAY)
 

@@ -146,8 +146,8 @@ def test_model_of_another_encoder_is_an_error(tmp_path: Path) -> None:
     write_day(wh, users=3)
     with wh.write_partition("recommender", DAY) as part:
         (part.local / "config.json").write_text("{}")
-        part.info |= {"model_version": "m0", "encoder_version": "e0"}
-    with pytest.raises(WarehouseError, match=r"seen encoder_version e0; allowed: e1.*run train_recommender"):
+        part.info |= {"model_version": "m0", "space_version": "e0"}
+    with pytest.raises(WarehouseError, match=r"seen space_version e0; allowed: e1.*run train_recommender"):
         ModelParts.find(wh, DAY)
 
 

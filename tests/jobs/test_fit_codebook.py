@@ -129,7 +129,7 @@ def test_arrivals_like_the_others_bring_none(wh: Warehouse) -> None:
 
 def test_another_item_space_or_form_starts_a_new_book(wh: Warehouse) -> None:
     run(wh, DAY)
-    write_items(wh, NEXT, OLD[::-1], FIRST, encoder_version="e2")
+    write_items(wh, NEXT, OLD[::-1], FIRST, space_version="e2")
     report = run(wh, NEXT)
     assert (report.action, report.why) == ("new book", "the item vectors come from another item space")
     assert report.coded == 900
@@ -150,7 +150,7 @@ def test_bad_input_is_named(wh: Warehouse) -> None:
     with wh.write_partition("item_vectors", NEXT) as part:
         table = wh.read(wh.partition("item_vectors", DAY))
         part.write_table(table.take(list(range(899, -1, -1))))
-        part.info |= {"encoder_version": "e1", "dim": 16}
+        part.info |= {"space_version": "e1", "dim": 16}
     write_catalog_only = wh.read(wh.partition("catalog", DAY))
     with wh.write_partition("catalog", NEXT) as part:
         part.write_table(write_catalog_only)

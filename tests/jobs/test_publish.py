@@ -22,9 +22,9 @@ from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from jobs.publish import main
 from tests.small_day import (
-    encoder_version,
     info,
     item_vectors,
+    newest_space_version,
     profile,
     write_evaluation,
     write_interests,
@@ -48,7 +48,7 @@ def derive(wh: Warehouse, ds: str) -> None:
 
 def write_day(wh: Warehouse, ds: str, users: int = 40, model: float = 0.3) -> None:
     version = info(wh, "recommender", ds)["model_version"]
-    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600, encoder_version=encoder_version(wh, ds))
+    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600, space_version=newest_space_version(wh, ds))
     write_interests(wh, ds, users, model_version=version)
     write_evaluation(wh, ds, model, model_version=version)
     derive(wh, ds)
@@ -205,7 +205,7 @@ def test_crash_before_the_switch_is_made_good_by_a_rerun(
 
 
 def retrain_recommender(wh: Warehouse) -> None:
-    write_model(wh, "recommender", DAY, 2.0, "model_version", encoder_version=encoder_version(wh, DAY))
+    write_model(wh, "recommender", DAY, 2.0, "model_version", space_version=newest_space_version(wh, DAY))
 
 
 def evaluate_another_model(wh: Warehouse) -> None:
@@ -221,7 +221,7 @@ def train_another_item_space(wh: Warehouse) -> None:
 
 
 def compute_other_vectors(wh: Warehouse) -> None:
-    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, encoder_version="e2")
+    write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, space_version="e2")
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def compute_other_vectors(wh: Warehouse) -> None:
         (retrain_recommender, "model_version", ("recommender", "interests")),
         (evaluate_another_model, "model_version", ("recommender", "evaluation")),
         (train_another_encoder, "encoder", ("encoder", "item_space")),
-        (train_another_item_space, "encoder_version", ("item_space", "item_vectors")),
-        (compute_other_vectors, "encoder_version", ("item_vectors", "item_codes")),
+        (train_another_item_space, "space_version", ("item_space", "item_vectors")),
+        (compute_other_vectors, "space_version", ("item_vectors", "item_codes")),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(
