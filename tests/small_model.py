@@ -33,7 +33,11 @@ def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
         intermediate_size=48,
         vocab_size=1,
     )
-    return HyMiRec(config, DIM, LlamaModel(llama)).eval()
+    model = HyMiRec(config, DIM, LlamaModel(llama)).eval()
+    with torch.no_grad():  # untrained, all interests of a user are the mean of the history
+        for parameter in (model.light.look, model.light.write.weight):
+            parameter.add_(torch.randn(parameter.shape))
+    return model
 
 
 def codebook(n_items: int) -> tuple[ResidualCodebook, np.ndarray]:

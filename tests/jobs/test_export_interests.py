@@ -10,6 +10,7 @@ import pytest
 
 from hymirec_model.config import IndexConfig
 from hymirec_model.histories import Histories
+from hymirec_model.hymirec import START_SCALE
 from jobs.build_index import sample_users
 from jobs.export_interests import end_of, export_interests, main
 from jobs.platform import cli, columns
@@ -82,7 +83,7 @@ def test_later_jobs_can_read_it(wh: Warehouse, written: Partition) -> None:
     }
     users = sample_users(wh, written, IndexConfig(queries=30))
     assert users.interests.shape == (10, 3, DIM)
-    assert users.scale == pytest.approx(1 / 0.07, rel=1e-5)
+    assert users.scale == pytest.approx(START_SCALE)
 
 
 def test_rerun_gives_the_same_bytes(spark: SparkSession, wh: Warehouse, written: Partition) -> None:
