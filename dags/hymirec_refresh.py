@@ -21,7 +21,8 @@ an ANN index.
 Every task is a transaction on the partition `ds`: it can be cleared and rerun at any time.
 
 **Which day.** `ds` of the run's conf; else the logical date (scheduled runs, backfills,
-`airflow dags test … DAY`); else the oldest day with events that the current release does not cover.
+`airflow dags test … DAY`); else the oldest day with events that the current release does not cover (the newest day
+before the first release).
 
     airflow dags trigger hymirec_refresh --conf '{"ds": "2017-12-03"}'
 """

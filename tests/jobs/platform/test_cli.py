@@ -80,7 +80,6 @@ def test_usage_errors(argv: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in shown
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a signal of Linux")
 def test_a_driver_ends_with_its_parent() -> None:
     child = (
         "import time\n"
