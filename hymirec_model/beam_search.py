@@ -9,12 +9,15 @@ matrix. A step costs b*k multiply-adds a vector and layer whatever d is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 CELLS = 1 << 18  # scores held at once: 1 MiB of float32 stays in a core's cache
+SEARCHED = 4096  # vectors searched at once
 TINY = 1e-12
 
 
@@ -37,6 +40,16 @@ class Beam:
     def rows(self, start: int, stop: int) -> Beam:
         return Beam(self.codes[start:stop], self.along[start:stop], self.squared[start:stop])
 
+    def ordered(self, order_nb: Tensor) -> Beam:
+        """The hypotheses in another order."""
+        codes = self.codes.gather(1, order_nb[..., None].expand_as(self.codes))
+        return Beam(codes, self.along.gather(1, order_nb), self.squared.gather(1, order_nb))
+
+    @staticmethod
+    def joined(parts: Sequence[Beam]) -> Beam:
+        """The beams of several batches of vectors as one."""
+        return Beam(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Beam)))
+
 
 def empty_beam(n: int, device: torch.device) -> Beam:
     """The beam before the first layer: one hypothesis, the empty sum."""
@@ -56,45 +69,57 @@ def extend(x_nd: Tensor, beam: Beam, table_Lkd: Tensor, width: int) -> Beam:
         _extend(x_nd[i : i + step], beam.rows(i, i + step), entries_kd, crossed, width)
         for i in range(0, len(x_nd), step)
     ]
-    return Beam(
-        torch.cat([p.codes for p in parts]),
-        torch.cat([p.along for p in parts]),
-        torch.cat([p.squared for p in parts]),
-    )
+    return Beam.joined(parts)
 
 
 @torch.no_grad()
 def beam_search(x_nd: Tensor, table_Lkd: Tensor, width: int) -> Beam:
-    """Encode through every layer of the table, in bounded memory.
+    """Search through every layer of the table, in bounded memory.
+
+    faiss's lookup-table encoder keeps the hypotheses whose sums are nearest to the vector, about twice as fast as
+    `extend` layer by layer; the complete ones are then ordered by their cosine.
 
     Parameters
     ----------
     x_nd : Tensor of shape (n, d), float32
         Unit vectors.
     table_Lkd : Tensor of shape (L, k, d), float32
+        k is a power of two.
     width : int
         Hypotheses kept after each layer, >= 1.
 
     Returns
     -------
     Beam
-        With at most min(width, k**L) hypotheses a vector.
+        With min(width, k**L) hypotheses a vector.
     """
-    n_layers, k, _ = table_Lkd.shape
-    crossed = [_crossed(table_Lkd, layer) for layer in range(n_layers)]
-    step = max(1, CELLS // (width * k))
+    import faiss
+
+    n_layers, k, dim = table_Lkd.shape
+    width = min(width, k**n_layers)
+    entries_jd = table_Lkd.reshape(-1, dim).contiguous()
+    quantizer: Any = faiss.ResidualQuantizer(dim, n_layers, k.bit_length() - 1)
+    faiss.copy_array_to_vector(entries_jd.numpy().ravel(), quantizer.codebooks)
+    quantizer.is_trained = True
+    quantizer.max_beam_size = width
+    quantizer.compute_codebook_tables()
+    place_L = torch.arange(n_layers) * k
     parts = []
-    for i in range(0, max(len(x_nd), 1), step):
-        x_part = x_nd[i : i + step]
-        beam = empty_beam(len(x_part), x_nd.device)
-        for layer in range(n_layers):
-            beam = _extend(x_part, beam, table_Lkd[layer], crossed[layer], width)
-        parts.append(beam)
-    return Beam(
-        torch.cat([p.codes for p in parts]),
-        torch.cat([p.along for p in parts]),
-        torch.cat([p.squared for p in parts]),
-    )
+    for start in range(0, max(len(x_nd), 1), SEARCHED):
+        x = x_nd[start : start + SEARCHED]
+        dots_nj = x @ entries_jd.T
+        code_nbl = torch.empty(len(x), width, n_layers, dtype=torch.int32)
+        distance_nb = torch.empty(len(x), width)
+        one_n = torch.ones(len(x))
+        pointers = [faiss.swig_ptr(t.numpy()) for t in (one_n, dots_nj)]
+        found = [faiss.swig_ptr(t.numpy()) for t in (code_nbl, distance_nb)]
+        quantizer.refine_beam_LUT(len(x), *pointers, width, *found)
+        codes = code_nbl.long()
+        along_nb = dots_nj.gather(1, (codes + place_L).flatten(1)).view(codes.shape).sum(2)
+        beam = Beam(codes, along_nb, distance_nb - 1 + 2 * along_nb)
+        order_nb = beam.cosine.argsort(dim=1, descending=True, stable=True)
+        parts.append(beam.ordered(order_nb))
+    return Beam.joined(parts)
 
 
 def _crossed(table_Lkd: Tensor, layer: int) -> Tensor:

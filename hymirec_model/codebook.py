@@ -41,8 +41,8 @@ class ResidualCodebook:
     Parameters
     ----------
     config : CodebookConfig
-        `form="additive"` (default) sums one entry a layer, encodes by a cosine beam search and refits all
-        layers jointly where held-back vectors gain. `form="projection"` is the paper's: L / 2 greedy
+        `form="additive"` (default) sums one entry a layer, encodes by a beam search and refits the layers
+        jointly. `form="projection"` is the paper's: L / 2 greedy
         projections on balanced k-means directions, and their coefficients in the other L / 2 bytes.
 
     Attributes
@@ -52,7 +52,7 @@ class ResidualCodebook:
     coefficient_range_ : float32 array of shape (G, layers, 2)
         Least and largest coefficient of a layer; of shape (G, 0, 2) for `form="additive"`.
     reports_ : list of dict
-        One a generation: vectors read, their cosine, rounds of the joint refit that were accepted.
+        One a generation: vectors read, and their cosine.
 
     Examples
     --------
@@ -277,7 +277,7 @@ class ResidualCodebook:
         if distinct < self.config.size:
             raise InputError(
                 f"vectors: {distinct} distinct ones of {len(vectors)}, but {self.config.size} entries "
-                f"a layer need as many: give more items, or set codebook.size to {distinct} or less."
+                f"a layer need as many: give more items, or set codebook.size to a power of two up to {distinct}."
             )
         with torch.inference_mode():
             fit = fit_additive if self.config.form == "additive" else fit_projection

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hymirec_model.beam_search import beam_search, empty_beam, extend
+from hymirec_model.beam_search import Beam, beam_search, empty_beam, extend
 from hymirec_model.config import CodebookConfig
 
 FIT_BEAM = 8  # hypotheses a vector while fitting; encoding may use more
 RESIDUALS = 5  # of which so many leave their residual to train the next layer
 RESIDUALS_AN_ENTRY = 200  # residuals that a layer's k-means reads, for each of its entries
-RIDGE = 5.0  # of the joint refit: about five vectors' pull towards zero on every entry
+REFIT_BEAM = 4  # hypotheses a vector that the joint refit reads
+REFITS = 4  # joint refits on the way, at even steps of at least two layers
+RIDGE = 10.0  # of the joint refit: pull of ten vectors on every entry to stay where it is
 TEMPERATURE = 0.05  # of a hypothesis' weight softmax(cosine / temperature) in the joint refit
-VALIDATION = 0.1  # share of the vectors that judges the joint refit
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class Fit:
 
 
 def fit_additive(vectors: Tensor, config: CodebookConfig) -> Fit:
-    """Layers one by one on the beam's residuals, then a joint refit where held-back vectors gain by it.
+    """Layers one by one on the beam's residuals; every few layers all entries so far are refitted jointly.
 
     Parameters
     ----------
     vectors : Tensor of shape (n, d)
-        Distinct unit vectors, n >= config.size.
+        Unit vectors, n >= config.size.
     config : CodebookConfig
 
     Returns
@@ -49,36 +50,21 @@ def fit_additive(vectors: Tensor, config: CodebookConfig) -> Fit:
     Fit
     """
     generator = torch.Generator().manual_seed(config.seed)
-    order = torch.randperm(len(vectors), generator=generator)
-    held = int(VALIDATION * len(vectors)) if config.refit_rounds else 0
-    if len(vectors) - held < config.size:
-        held = 0
-    checks, trains = vectors[order[:held]], vectors[order[held:]]
     width = min(config.beam, FIT_BEAM)
-
-    table_Lkd = torch.zeros(config.layers, config.size, vectors.shape[1])
-    beam = empty_beam(len(trains), vectors.device)
-    for layer in range(config.layers):
-        residuals = _beam_residuals(trains, beam.codes[:, :RESIDUALS], table_Lkd, config, generator)
-        table_Lkd[layer] = cosine_kmeans(residuals, config.size, config.iterations, generator)
-        beam = extend(trains, beam, table_Lkd, width)
-    report: dict[str, int | float] = {
-        "vectors": len(vectors),
-        "train_cosine": float(beam.cosine[:, 0].mean()),
-        "refit_rounds": 0,
-    }
-    if held == 0:
-        return Fit(table_Lkd, torch.zeros(0, 2), report)
-
-    best = before = float(beam_search(checks, table_Lkd, width).cosine[:, 0].mean())
-    for done in range(config.refit_rounds):
-        trial_Lkd = joint_refit(trains, table_Lkd, width)
-        cosine = float(beam_search(checks, trial_Lkd, width).cosine[:, 0].mean())
-        if cosine <= best:
-            break
-        table_Lkd, best = trial_Lkd, cosine
-        report["refit_rounds"] = done + 1
-    report |= {"validation_cosine_before_refit": before, "validation_cosine": best}
+    every = max(2, config.layers // REFITS)
+    table_Lkd = torch.zeros(0, config.size, vectors.shape[1])
+    beam = empty_beam(len(vectors), vectors.device)
+    for done in range(1, config.layers + 1):
+        residuals = _beam_residuals(vectors, beam.codes[:, :RESIDUALS], table_Lkd, config, generator)
+        entries_kd = cosine_kmeans(residuals, config.size, config.iterations, generator)
+        table_Lkd = torch.cat([table_Lkd, entries_kd[None]])
+        beam = extend(vectors, beam, table_Lkd, width)
+        last = done == config.layers
+        # What follows is fitted on what a refitted front leaves, so an early refit is worth more than a late one.
+        for _ in range(config.refit_rounds if last else int(config.refit_rounds > 0 and done % every == 0)):
+            table_Lkd = joint_refit(vectors, table_Lkd, beam)
+            beam = beam_search(vectors, table_Lkd, width)
+    report: dict[str, int | float] = {"vectors": len(vectors), "train_cosine": float(beam.cosine[:, 0].mean())}
     return Fit(table_Lkd, torch.zeros(0, 2), report)
 
 
@@ -98,11 +84,7 @@ def fit_projection(vectors: Tensor, config: CodebookConfig) -> Fit:
         level_n = quantise(along_n, ranges[-1])
         residual_nd = residual_nd - dequantise(level_n, ranges[-1])[:, None] * directions[-1][code_n]
     cosine = torch.nn.functional.cosine_similarity(vectors - residual_nd, vectors).mean()
-    report: dict[str, int | float] = {
-        "vectors": len(vectors),
-        "train_cosine": float(cosine),
-        "refit_rounds": 0,
-    }
+    report: dict[str, int | float] = {"vectors": len(vectors), "train_cosine": float(cosine)}
     return Fit(torch.stack(directions), torch.stack(ranges), report)
 
 
@@ -178,28 +160,41 @@ def balanced_labels(similarity_nk: Tensor) -> Tensor:
     return label_n
 
 
-def joint_refit(vectors: Tensor, table_Lkd: Tensor, width: int) -> Tensor:
-    """All layers' entries at once, by ridge least squares over the beam's complete hypotheses.
+def joint_refit(vectors: Tensor, table_Lkd: Tensor, beam: Beam) -> Tensor:
+    """All layers' entries at once, by ridge least squares over complete hypotheses.
 
-    Each vector asks the sum of each of its hypotheses to equal it, weighted by softmax(cosine / TEMPERATURE):
-    codes that almost won are fitted too, which is what a beam needs.
+    Each vector asks the sum of each of its best hypotheses to equal it, weighted by softmax(cosine / TEMPERATURE):
+    codes that almost won are fitted too, which is what a beam needs. The ridge holds entries where they are, not at
+    zero, and the more firmly the more entries there are for a vector: a book with as many entries as vectors would
+    learn them by heart.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (n, d)
+    table_Lkd : Tensor of shape (L, k, d)
+    beam : Beam
+        The vectors' hypotheses in this table.
+
+    Returns
+    -------
+    Tensor of shape (L, k, d)
     """
     n_layers, k, dim = table_Lkd.shape
-    beam = beam_search(vectors, table_Lkd, width)
-    weight_nb = torch.softmax(beam.cosine / TEMPERATURE, dim=1).double()
-    normal = torch.zeros(n_layers, k, n_layers, k, dtype=torch.float64)
-    right = torch.zeros(n_layers, k, dim, dtype=torch.float64)
+    code_nbL = beam.codes[:, :REFIT_BEAM]
+    weight_nb = torch.softmax(beam.cosine[:, :REFIT_BEAM] / TEMPERATURE, dim=1)
+    normal = torch.zeros(n_layers, k, n_layers, k)
+    right = torch.zeros(n_layers, k, dim)
     for i in range(n_layers):
         for j in range(i, n_layers):
-            pair_nb = beam.codes[..., i] * k + beam.codes[..., j]
+            pair_nb = code_nbL[..., i] * k + code_nbL[..., j]
             together = torch.bincount(pair_nb.flatten(), weights=weight_nb.flatten(), minlength=k * k).view(k, k)
             normal[i, :, j], normal[j, :, i] = together, together.T
-        for b in range(beam.codes.shape[1]):
-            right[i].index_add_(0, beam.codes[:, b, i], vectors.double() * weight_nb[:, b, None])
+        for b in range(code_nbL.shape[1]):
+            right[i].index_add_(0, code_nbL[:, b, i], vectors * weight_nb[:, b, None])
     matrix = normal.view(n_layers * k, n_layers * k)
-    matrix.diagonal().add_(RIDGE)
-    solved = torch.cholesky_solve(right.view(n_layers * k, dim), torch.linalg.cholesky(matrix))
-    return solved.view(n_layers, k, dim).float()
+    missing = right.view(n_layers * k, dim) - matrix @ table_Lkd.view(n_layers * k, dim)
+    matrix.diagonal().add_(RIDGE * (1 + (2 * len(matrix) / len(vectors)) ** 2))
+    return table_Lkd + torch.cholesky_solve(missing, torch.linalg.cholesky(matrix)).view(n_layers, k, dim)
 
 
 def _beam_residuals(

@@ -110,24 +110,25 @@ class CodebookConfig:
     layers: int = 8
     """Codes an item: one byte each."""
     size: int = 256
-    """Entries a layer, at most 256."""
-    beam: int = 16
-    """Width of the cosine beam search that encodes."""
+    """Entries a layer: a power of two up to 256."""
+    beam: int = 12
+    """Width of the beam search that encodes."""
     form: Literal["additive", "projection"] = "additive"
     """``additive`` sums the chosen entries; ``projection`` is the paper's literal form."""
     fit_sample: int = 50_000
     """Most vectors that a fit reads."""
     iterations: int = 12
     """k-means iterations a layer."""
-    refit_rounds: int = 3
-    """Rounds of the soft joint refit of all layers (0 = off)."""
+    refit_rounds: int = 2
+    """Rounds of the joint refit of all layers at the end; one comes every few layers on the way (0 = none at all)."""
     drift: float = 0.05
     """A new generation is fitted when arrivals' mean cosine falls this far below the base pool's."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "size", "beam", "fit_sample", "iterations")
-        require(self.size <= 256, f"CodebookConfig.size is {self.size}; allowed: 1 to 256 (a code is one byte)")
+        allowed = [2**bits for bits in range(1, 9)]
+        require(self.size in allowed, f"CodebookConfig.size is {self.size}; allowed: {', '.join(map(str, allowed))}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
