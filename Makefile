@@ -23,7 +23,7 @@ REFRESH := $(PYTHON_BIN) -m infra.refresh
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 
 demo: setup ## One day of real purchases through the whole DAG; run again for the next day
@@ -54,6 +54,12 @@ status: setup ## What is running, and how the latest refreshes went
 
 trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always]
 	@$(REFRESH) trigger
+
+##@ Measuring
+.PHONY: bench-codebook
+bench-codebook: setup ## Our codebook beside faiss and others at equal bytes [ARGS="--data ml-1m --bytes 8"]
+	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
+	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.codebook $(ARGS)
 
 ##@ Upkeep
 .PHONY: setup lock lint clean

@@ -1,0 +1,95 @@
+"""What every benchmark leaves: benchmarks/results/NAME.json with the machine and the command in it, and a table.
+
+A file holds command, commit, date, machine, seconds, rows (one a contender) and checks (one a figure that was asked
+for: name, value, bound, holds).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+FOLDER = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A figure that was asked for."""
+
+    name: str
+    value: float
+    bound: float
+    holds: bool
+
+
+@dataclass(slots=True)
+class Results:
+    """Rows and checks of one run, written after each addition so that a stopped run keeps what it has."""
+
+    name: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    started: float = field(default_factory=time.perf_counter)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep and print a contender's figures."""
+        self.rows.append(row)
+        print("  ".join(f"{key} {_text(value)}" for key, value in row.items()), flush=True)
+        self.write()
+
+    def write(self) -> Path:
+        """Write the file and return its path."""
+        FOLDER.mkdir(exist_ok=True)
+        target = FOLDER / f"{self.name}.json"
+        about = {
+            "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+            "commit": _commit(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "machine": machine(),
+            "seconds": round(time.perf_counter() - self.started),
+            "rows": self.rows,
+            "checks": [asdict(check) for check in self.checks],
+        }
+        target.write_text(json.dumps(about, indent=1) + "\n")
+        return target
+
+    def show(self) -> None:
+        """Print the checks, those that hold first."""
+        table = Table("check", "value", "bound", "holds")
+        for check in sorted(self.checks, key=lambda c: not c.holds):
+            table.add_row(check.name, f"{check.value:.4g}", f"{check.bound:.4g}", "yes" if check.holds else "NO")
+        Console().print(table)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads that the numeric libraries may use, and memory."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpu": None,
+    }
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=FOLDER.parent, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
+
+
+def _text(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
