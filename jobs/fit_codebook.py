@@ -11,7 +11,7 @@ the day before. Writes ``item_codes/ds``, and ``codebook/ds`` when something was
 
 Codes of other items never change within a book. Only items known before the evaluation cut are fitted on, weighted by
 their events: codes are decoded in histories, where few items come often.
-The demo takes about 20 s on two cores, and seconds on a day without a fit.
+The demo takes about 30 s on two cores, and seconds on a day without a fit.
 """
 
 from __future__ import annotations

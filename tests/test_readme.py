@@ -36,7 +36,7 @@ def test_jobs_exist(readme: str, repository: Path) -> None:
 
 
 def test_paths_exist(readme: str, repository: Path) -> None:
-    named = set(re.findall(r"`((?:dags|jobs|hymirec_model|infra|tests)/[\w./]*)`", readme))
+    named = set(re.findall(r"`((?:benchmarks|dags|jobs|hymirec_model|infra|tests)/[\w./]*)`", readme))
     assert named
     assert not {name for name in named if not (repository / name).exists()}
 
