@@ -14,6 +14,7 @@ are brought to unit length. Times are seconds and vectors a second of CPU time.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,24 +47,24 @@ def main(
     contenders = {k: f for k, f in (OURS | PAPER | PEERS).items() if not only or k in only}
     for case in ((d, e, b) for d in data for e in encoder for b in n_bytes):
         vectors = item_vectors(case[0], case[1], shared)  # type: ignore[arg-type]
-        rows = compare(vectors, case[2], seeds, contenders)
-        for row in rows:
+        rows = []
+        for row in compare(vectors, case[2], seeds, contenders):
+            rows.append(row)
             results.add({"data": case[0], "encoder": case[1], "bytes": case[2]} | row)
         results.checks += checks(f"{case[0]}, {case[1]}, {case[2]} bytes", rows)
     print(f"written: {results.write()}")
     results.show()
 
 
-def compare(vectors: Floats, n_bytes: int, seeds: int, contenders: dict[str, Fit]) -> list[dict[str, Any]]:
-    """One row a contender: means over the seeds, and the spread of the cosine."""
-    rows = [{"name": "mean vector"} | _mean([_zero_line(*split(vectors, seed)) for seed in range(seeds)])]
+def compare(vectors: Floats, n_bytes: int, seeds: int, contenders: dict[str, Fit]) -> Iterator[dict[str, Any]]:
+    """One row a contender, as it comes: means over the seeds, and the spread of the cosine."""
+    yield {"name": "mean vector"} | _mean([_zero_line(*split(vectors, seed)) for seed in range(seeds)])
     for name, fit in contenders.items():
         if n_bytes < SLOW_FROM.get(name, 1 << 30):
             figures = [measure(fit, *split(vectors, seed), n_bytes, seed) for seed in range(seeds)]
-            rows.append({"name": name} | _mean(figures))
+            yield {"name": name} | _mean(figures)
         else:
             print(f"left out: {name} at {n_bytes} bytes, a fit takes more than ten minutes")
-    return rows
 
 
 def split(vectors: Floats, seed: int) -> tuple[Floats, Floats]:
