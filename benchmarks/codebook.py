@@ -2,7 +2,7 @@
 
 Usage::
 
-    make bench-codebook                                       everything, several hours on two cores
+    make bench-codebook                                       everything: hours
     make bench-codebook ARGS="--data ml-1m --bytes 8"         a part of it
 
 A fifth of a catalogue's texts, 3,000 at most, is held out of the fit. ``cosine`` is their mean cosine to what their
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 QUALITY = ("cosine", "sym", "asym", "sym_all", "asym_all")
 REFERENCE = "faiss RQ, beam 5"  # faiss's defaults: the line for speed
 TIMED = 10_000  # vectors that speed is taken on, at least
-TOLERANCE = 0.002  # half of the spread between seeds: below it, equal
+TOLERANCE = 0.002  # a peer ahead by less counts as equal
 
 
 def main(
@@ -64,7 +64,7 @@ def compare(vectors: Floats, n_bytes: int, seeds: int, contenders: dict[str, Fit
             figures = [measure(fit, *split(vectors, seed), n_bytes, seed) for seed in range(seeds)]
             yield {"name": name} | _mean(figures)
         else:
-            print(f"left out: {name} at {n_bytes} bytes, a fit takes more than ten minutes")
+            print(f"left out: {name} at {n_bytes} bytes, its fit is too slow")
 
 
 def split(vectors: Floats, seed: int) -> tuple[Floats, Floats]:

@@ -76,7 +76,7 @@ def extend(x_nd: Tensor, beam: Beam, table_Lkd: Tensor, width: int) -> Beam:
 def beam_search(x_nd: Tensor, table_Lkd: Tensor, width: int) -> Beam:
     """Search through every layer of the table, in bounded memory.
 
-    faiss's lookup-table encoder keeps the hypotheses whose sums are nearest to the vector, about twice as fast as
+    faiss's lookup-table encoder keeps the hypotheses whose sums are nearest to the vector, faster than
     `extend` layer by layer; the complete ones are then ordered by their cosine.
 
     Parameters
