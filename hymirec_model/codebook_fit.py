@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 
 from hymirec_model.beam_search import Beam, beam_search, empty_beam, extend
 from hymirec_model.config import CodebookConfig
+from hymirec_model.residual_kmeans import Residuals, cosine_kmeans
 
-FIT_BEAM = 8  # hypotheses a vector while fitting; encoding may use more
-RESIDUALS = 5  # of which so many leave their residual to train the next layer
-RESIDUALS_AN_ENTRY = 200  # residuals that a layer's k-means reads, for each of its entries
+FIT_BEAM = 16  # hypotheses a vector while fitting; each leaves a residual to train the next layer
+RESIDUALS_AN_ENTRY = 400  # residuals that a layer's k-means reads, for each of its entries
 REFIT_BEAM = 4  # hypotheses a vector that the joint refit reads
 REFITS = 4  # joint refits on the way, at even steps of at least two layers
 RIDGE = 10.0  # of the joint refit: pull of ten vectors on every entry to stay where it is
@@ -50,20 +50,19 @@ def fit_additive(vectors: Tensor, config: CodebookConfig) -> Fit:
     Fit
     """
     generator = torch.Generator().manual_seed(config.seed)
-    width = min(config.beam, FIT_BEAM)
     every = max(2, config.layers // REFITS)
     table_Lkd = torch.zeros(0, config.size, vectors.shape[1])
     beam = empty_beam(len(vectors), vectors.device)
     for done in range(1, config.layers + 1):
-        residuals = _beam_residuals(vectors, beam.codes[:, :RESIDUALS], table_Lkd, config, generator)
+        residuals = _beam_residuals(vectors, beam, table_Lkd, generator)
         entries_kd = cosine_kmeans(residuals, config.size, config.iterations, generator)
         table_Lkd = torch.cat([table_Lkd, entries_kd[None]])
-        beam = extend(vectors, beam, table_Lkd, width)
+        beam = extend(vectors, beam, table_Lkd, FIT_BEAM)
         last = done == config.layers
         # What follows is fitted on what a refitted front leaves, so an early refit is worth more than a late one.
         for _ in range(config.refit_rounds if last else int(config.refit_rounds > 0 and done % every == 0)):
             table_Lkd = joint_refit(vectors, table_Lkd, beam)
-            beam = beam_search(vectors, table_Lkd, width)
+            beam = beam_search(vectors, table_Lkd, FIT_BEAM)
     report: dict[str, int | float] = {"vectors": len(vectors), "train_cosine": float(beam.cosine[:, 0].mean())}
     return Fit(table_Lkd, torch.zeros(0, 2), report)
 
@@ -77,7 +76,7 @@ def fit_projection(vectors: Tensor, config: CodebookConfig) -> Fit:
     residual_nd = vectors
     directions, ranges = [], []
     for _ in range(config.layers // 2):
-        centres_kd = cosine_kmeans(residual_nd, config.size, config.iterations, generator, balanced=True)
+        centres_kd = cosine_kmeans(Residuals.of(residual_nd), config.size, config.iterations, generator, balanced=True)
         directions.append(normalize(centres_kd, dim=-1))
         code_n, along_n = project(residual_nd, directions[-1])
         ranges.append(torch.stack([along_n.min(), along_n.max()]))
@@ -102,62 +101,6 @@ def quantise(values: Tensor, bounds: Tensor) -> Tensor:
 
 def dequantise(levels: Tensor, bounds: Tensor) -> Tensor:
     return bounds[..., 0] + levels * ((bounds[..., 1] - bounds[..., 0]) / 255)
-
-
-def cosine_kmeans(
-    points: Tensor, k: int, iterations: int, generator: torch.Generator, *, balanced: bool = False
-) -> Tensor:
-    """k-means that assigns by cosine and keeps the plain mean of each cluster, length included.
-
-    Parameters
-    ----------
-    points : Tensor of shape (n, d)
-        n >= k.
-    k, iterations : int
-    generator : torch.Generator
-        Chooses the first centres among the points.
-    balanced : bool, default=False
-        Give no cluster more than ceil(n / k) points.
-
-    Returns
-    -------
-    Tensor of shape (k, d)
-    """
-    centres_kd = points[torch.randperm(len(points), generator=generator)[:k]].clone()
-    for _ in range(iterations):
-        similarity_nk = points @ normalize(centres_kd, dim=-1).T
-        label_n = balanced_labels(similarity_nk) if balanced else similarity_nk.argmax(1)
-        count_k = torch.bincount(label_n, minlength=k)
-        sum_kd = torch.zeros_like(centres_kd).index_add_(0, label_n, points)
-        centres_kd = sum_kd / count_k.clamp_min(1)[:, None]
-        empty = (count_k == 0).nonzero()[:, 0]
-        if len(empty):
-            off_axis_n = points.square().sum(1) - similarity_nk.gather(1, label_n[:, None])[:, 0].square()
-            centres_kd[empty] = points[off_axis_n.topk(len(empty)).indices]
-    return centres_kd
-
-
-def balanced_labels(similarity_nk: Tensor) -> Tensor:
-    """Every point takes the best cluster that has room; a full cluster keeps the points most similar to
-    it."""
-    n, k = similarity_nk.shape
-    room_k = torch.full((k,), -(-n // k))
-    label_n = torch.full((n,), -1)
-    open_nk = similarity_nk.clone()
-    waiting = torch.arange(n)
-    while len(waiting):
-        value, wish = open_nk[waiting].max(1)
-        # Best first within each wish: a point's place in its queue decides whether there is room for it.
-        queue = value.argsort(descending=True, stable=True)
-        queue = queue[wish[queue].argsort(stable=True)]
-        asked_k = torch.bincount(wish, minlength=k)
-        place = torch.arange(len(queue)) - (asked_k.cumsum(0) - asked_k)[wish[queue]]
-        accepted = queue[place < room_k[wish[queue]]]
-        label_n[waiting[accepted]] = wish[accepted]
-        room_k -= torch.bincount(wish[accepted], minlength=k)
-        open_nk[:, room_k == 0] = -torch.inf
-        waiting = waiting[label_n[waiting] < 0]
-    return label_n
 
 
 def joint_refit(vectors: Tensor, table_Lkd: Tensor, beam: Beam) -> Tensor:
@@ -197,16 +140,9 @@ def joint_refit(vectors: Tensor, table_Lkd: Tensor, beam: Beam) -> Tensor:
     return table_Lkd + torch.cholesky_solve(missing, torch.linalg.cholesky(matrix)).view(n_layers, k, dim)
 
 
-def _beam_residuals(
-    vectors: Tensor, code_nbl: Tensor, table_Lkd: Tensor, config: CodebookConfig, generator: torch.Generator
-) -> Tensor:
-    """What the best hypotheses leave of their vectors: at most RESIDUALS_AN_ENTRY * k rows, drawn at
-    random."""
-    n, alive, n_layers = code_nbl.shape
-    wanted = min(n * alive, RESIDUALS_AN_ENTRY * config.size)
-    drawn = torch.randperm(n * alive, generator=generator)[:wanted]
-    residuals = vectors[drawn // alive]
-    codes = code_nbl.flatten(0, 1)[drawn]
-    for layer in range(n_layers):
-        residuals = residuals - table_Lkd[layer][codes[:, layer]]
-    return residuals
+def _beam_residuals(vectors: Tensor, beam: Beam, table_Lkd: Tensor, generator: torch.Generator) -> Residuals:
+    """Residuals of all hypotheses, or of RESIDUALS_AN_ENTRY * k drawn at random."""
+    n, alive, n_layers = beam.codes.shape
+    wanted = RESIDUALS_AN_ENTRY * table_Lkd.shape[1]
+    drawn = torch.randperm(n * alive, generator=generator)[:wanted].sort().values
+    return Residuals(vectors, drawn // alive, beam.codes.reshape(n * alive, n_layers)[drawn], table_Lkd)
