@@ -4,17 +4,18 @@ Usage::
 
     make bench-codebook                                       everything: hours
     make bench-codebook ARGS="--data ml-1m --bytes 8"         a part of it
+    make bench-codebook ARGS="--resume"                       what the results file lacks
 
 A fifth of a catalogue's texts, 3,000 at most, is held out of the fit. ``cosine`` is their mean cosine to what their
 codes stand for. ``sym`` and ``asym`` are the shares of the ten nearest neighbours that are found from codes alone, and
 by an exact query among codes; the database is the held-out texts or, in ``_all``, the whole catalogue. Decoded vectors
-are brought to unit length. Times are seconds and vectors a second of CPU time.
+are brought to unit length. ``usage`` is the share of a byte's 256 values that the catalogue uses, ``collisions`` the
+share of held-out texts whose codes another has too. Times are seconds and vectors a second of CPU time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,30 +42,35 @@ def main(
     only: Annotated[list[str], typer.Option(help="Contenders; all by default.")] = [],  # noqa: B006
     shared: Annotated[Path, typer.Option(help="Folder of the data sets.")] = Path("../shared/data"),
     name: Annotated[str, typer.Option(help="Name of the results file.")] = "codebook",
+    resume: Annotated[bool, typer.Option(help="Keep what the results file has and measure the rest.")] = False,
 ) -> None:
     """Fit every contender and write benchmarks/results/NAME.json."""
-    results = Results(name)
+    results = Results.resumed(name) if resume else Results(name)
     contenders = {k: f for k, f in (OURS | PAPER | PEERS).items() if not only or k in only}
     for case in ((d, e, b) for d in data for e in encoder for b in n_bytes):
         vectors = item_vectors(case[0], case[1], shared)  # type: ignore[arg-type]
-        rows = []
-        for row in compare(vectors, case[2], seeds, contenders):
-            rows.append(row)
-            results.add({"data": case[0], "encoder": case[1], "bytes": case[2]} | row)
-        results.checks += checks(f"{case[0]}, {case[1]}, {case[2]} bytes", rows)
+        compare(results, {"data": case[0], "encoder": case[1], "bytes": case[2]}, vectors, seeds, contenders)
+    results.checks = checks(results.rows)
     print(f"written: {results.write()}")
     results.show()
 
 
-def compare(vectors: Floats, n_bytes: int, seeds: int, contenders: dict[str, Fit]) -> Iterator[dict[str, Any]]:
-    """One row a contender, as it comes: means over the seeds, and the spread of the cosine."""
-    yield {"name": "mean vector"} | _mean([_zero_line(*split(vectors, seed)) for seed in range(seeds)])
-    for name, fit in contenders.items():
-        if n_bytes < SLOW_FROM.get(name, 1 << 30):
-            figures = [measure(fit, *split(vectors, seed), n_bytes, seed) for seed in range(seeds)]
-            yield {"name": name} | _mean(figures)
-        else:
-            print(f"left out: {name} at {n_bytes} bytes, its fit is too slow")
+def compare(results: Results, case: dict[str, Any], vectors: Floats, seeds: int, contenders: dict[str, Fit]) -> None:
+    """Add one row a contender: means over the seeds, the cosine's spread, and the figures of each seed."""
+    for name, fit in {"mean vector": None, **contenders}.items():
+        if case["bytes"] >= SLOW_FROM.get(name, 1 << 30):
+            print(f"left out: {name} at {case['bytes']} bytes, its fit is too slow")
+            continue
+        earlier = results.find(**case, name=name)
+        runs = list(earlier["runs"]) if earlier else []
+        if len(runs) >= seeds:
+            continue
+        for seed in range(len(runs), seeds):
+            train, held_out = split(vectors, seed)
+            runs.append(measure(fit, train, held_out, case["bytes"], seed) if fit else _zero_line(train, held_out))
+        if earlier:
+            results.rows.remove(earlier)
+        results.add(case | {"name": name} | _mean(runs) | {"runs": runs})
 
 
 def split(vectors: Floats, seed: int) -> tuple[Floats, Floats]:
@@ -86,8 +92,15 @@ def measure(fit: Fit, train: Floats, held_out: Floats, n_bytes: int, seed: int) 
     rebuilt = quantizer.decode(codes)[: len(held_out)]
     decoded = time.process_time()
     everything = np.concatenate([held_out, train])
-    figures = quality(held_out, everything, _unit(rebuilt), _unit(quantizer.decode(quantizer.encode(train))))
+    train_codes = quantizer.encode(train)
+    figures = quality(held_out, everything, _unit(rebuilt), _unit(quantizer.decode(train_codes)))
+    if quantizer.encode_lut:
+        start = time.process_time()
+        quantizer.encode_lut(many)
+        figures["encode_lut_per_s"] = len(many) / (time.process_time() - start)
+    used = [len(np.unique(column)) for column in np.concatenate([codes, train_codes]).T]
     return figures | {
+        "usage": float(np.mean(used)) / 256,
         "collisions": 1 - len(np.unique(codes[: len(held_out)], axis=0)) / len(held_out),
         "fit_s": fit_s,
         "encode_per_s": len(many) / (encoded - start),
@@ -108,21 +121,24 @@ def quality(held_out: Floats, everything: Floats, rebuilt: Floats, rebuilt_train
     }
 
 
-def checks(case: str, rows: list[dict[str, Any]]) -> list[Check]:
+def checks(rows: list[dict[str, Any]]) -> list[Check]:
     """What was asked for: no peer ahead in quality, twice the speed of faiss's default, no longer a fit."""
-    by_name = {row["name"]: row for row in rows}
-    mine, default = by_name.get("HyMiRec"), by_name.get(REFERENCE)
-    peers = [row for name, row in by_name.items() if name in PEERS]
-    if mine is None or not peers:
-        return []
     found = []
-    for figure in QUALITY:
-        best = max(row[figure] for row in peers)
-        found.append(Check(f"{case}: {figure}", mine[figure], best, mine[figure] >= best - TOLERANCE))
-    if default is not None:
-        speed, fit = mine["encode_per_s"] / default["encode_per_s"], mine["fit_s"] / default["fit_s"]
-        found.append(Check(f"{case}: encode speed / faiss RQ's", speed, 2, speed >= 2))
-        found.append(Check(f"{case}: fit time / faiss RQ's", fit, 1, fit <= 1))
+    for case in dict.fromkeys((row["data"], row["encoder"], row["bytes"]) for row in rows):
+        by_name = {row["name"]: row for row in rows if (row["data"], row["encoder"], row["bytes"]) == case}
+        mine, default = by_name.get("HyMiRec"), by_name.get(REFERENCE)
+        peers = [row for name, row in by_name.items() if name in PEERS]
+        title = f"{case[0]}, {case[1]}, {case[2]} bytes"
+        if mine is None or not peers:
+            continue
+        for figure in QUALITY:
+            best = max(peers, key=lambda row: row[figure])
+            ahead = mine[figure] >= best[figure] - TOLERANCE
+            found.append(Check(f"{title}: {figure} ({best['name']})", mine[figure], best[figure], ahead))
+        if default:
+            speed, fit = mine["encode_per_s"] / default["encode_per_s"], mine["fit_s"] / default["fit_s"]
+            found.append(Check(f"{title}: encode speed / faiss RQ's", speed, 2, speed >= 2))
+            found.append(Check(f"{title}: fit time / faiss RQ's", fit, 1, fit <= 1))
     return found
 
 
@@ -131,8 +147,8 @@ def _zero_line(train: Floats, held_out: Floats) -> dict[str, float]:
 
 
 def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
-    means = {name: round(float(np.mean([f[name] for f in figures])), 5) for name in figures[0]}
-    return means | {"cosine_sd": round(float(np.std([f["cosine"] for f in figures])), 5)}
+    means = {name: float(f"{np.mean([f[name] for f in figures]):.5g}") for name in figures[0]}
+    return means | {"cosine_sd": float(f"{np.std([f['cosine'] for f in figures]):.3g}")}
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -7,6 +7,7 @@ Shapes: n vectors, d dimensions. A contender is made by ``fit(train, n_bytes, se
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import faiss
@@ -25,6 +26,8 @@ class Quantizer(NamedTuple):
 
     encode: Callable[[Floats], Any]
     decode: Callable[[Any], Floats]
+    encode_lut: Callable[[Floats], Any] | None = None
+    """The same search by lookup tables, where the peer has both."""
 
 
 Fit = Callable[[Floats, int, int], Quantizer]
@@ -40,13 +43,19 @@ def ours(**settings: Any) -> Fit:
     return fit
 
 
-def faiss_residual(beam: int, *, tables: bool = False) -> Fit:
-    """faiss.ResidualQuantizer; ``tables`` searches by lookup tables (use_beam_LUT)."""
+def faiss_residual(beam: int) -> Fit:
+    """faiss.ResidualQuantizer, which can encode with lookup tables (use_beam_LUT) and without; the fit is the same."""
 
     def fit(train: Floats, n_bytes: int, seed: int) -> Quantizer:
         quantizer: Any = faiss.ResidualQuantizer(train.shape[1], n_bytes, 8)
-        quantizer.max_beam_size, quantizer.use_beam_LUT, quantizer.cp.seed = beam, int(tables), 1234 + seed
-        return _additive(quantizer, train)
+        quantizer.max_beam_size, quantizer.cp.seed = beam, 1234 + seed
+        quantizer.train(train)
+
+        def encode(vectors: Floats, lut: int) -> Any:
+            quantizer.use_beam_LUT = lut
+            return quantizer.compute_codes(vectors)
+
+        return Quantizer(partial(encode, lut=0), quantizer.decode, partial(encode, lut=1))
 
     return fit
 
@@ -142,13 +151,11 @@ def _additive(quantizer: Any, train: Floats) -> Quantizer:
     return Quantizer(quantizer.compute_codes, quantizer.decode)
 
 
-OURS: dict[str, Fit] = {"HyMiRec": ours(), "HyMiRec, beam 16": ours(beam=16)}
+OURS: dict[str, Fit] = {"HyMiRec": ours()}
 PAPER: dict[str, Fit] = {"paper's projection": ours(form="projection")}
 PEERS: dict[str, Fit] = {
     "faiss RQ, beam 5": faiss_residual(5),
-    "faiss RQ, beam 5, LUT": faiss_residual(5, tables=True),
     "faiss RQ, beam 16": faiss_residual(16),
-    "faiss RQ, beam 16, LUT": faiss_residual(16, tables=True),
     "faiss PRQ, 2 splits": faiss_product_residual(2),
     "faiss LSQ": faiss_local_search,
     "faiss OPQ+PQ": faiss_index("OPQ{0},PQ{0}x8"),

@@ -36,17 +36,27 @@ class Check:
 
 @dataclass(slots=True)
 class Results:
-    """Rows and checks of one run, written after each addition so that a stopped run keeps what it has."""
+    """Rows and checks, written after each addition so that a stopped run keeps what it has."""
 
     name: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
+    @classmethod
+    def resumed(cls, name: str) -> Results:
+        """The rows of an earlier run go on: theirs are kept, each with the commit it was measured at."""
+        kept = FOLDER / f"{name}.json"
+        return cls(name, json.loads(kept.read_text())["rows"] if kept.is_file() else [])
+
+    def find(self, **key: Any) -> dict[str, Any] | None:
+        """The row with these values."""
+        return next((row for row in self.rows if all(row.get(k) == v for k, v in key.items())), None)
+
     def add(self, row: dict[str, Any]) -> None:
         """Keep and print a contender's figures."""
-        self.rows.append(row)
-        print("  ".join(f"{key} {_text(value)}" for key, value in row.items()), flush=True)
+        self.rows.append(row | {"commit": _commit()})
+        print("  ".join(f"{key} {_text(value)}" for key, value in row.items() if key != "runs"), flush=True)
         self.write()
 
     def write(self) -> Path:
@@ -59,10 +69,11 @@ class Results:
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": machine(),
             "seconds": round(time.perf_counter() - self.started),
-            "rows": self.rows,
+            "rows": [],
             "checks": [asdict(check) for check in self.checks],
         }
-        target.write_text(json.dumps(about, indent=1) + "\n")
+        rows = ",\n  ".join(json.dumps(row) for row in self.rows)  # a line each: hundreds of them stay readable
+        target.write_text(json.dumps(about, indent=1).replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n")
         return target
 
     def show(self) -> None:

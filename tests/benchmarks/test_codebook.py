@@ -13,6 +13,7 @@ from benchmarks.codebook import checks, compare, quality, split
 from benchmarks.quantizers import OURS, PAPER, PEERS
 
 BYTES = 4
+CASE = {"data": "set", "encoder": "e", "bytes": BYTES}
 ELSEWHERE = {
     "ResidualVQ"
 }  # needs the packages of benchmarks/requirements.txt, which only `make bench-codebook` installs
@@ -50,29 +51,35 @@ def test_exact_vectors_score_one_and_a_mean_vector_nothing(vectors: np.ndarray) 
 
 
 def test_a_peer_ahead_is_a_check_that_fails() -> None:
-    figures = {"cosine": 0.9, "sym": 0.5, "asym": 0.6, "sym_all": 0.5, "asym_all": 0.6, "fit_s": 1.0}
+    figures = {"cosine": 0.9, "sym": 0.5, "asym": 0.6, "sym_all": 0.5, "asym_all": 0.6, "fit_s": 1.0} | CASE
     mine = {"name": "HyMiRec", "encode_per_s": 300.0} | figures
     peer = {"name": "faiss RQ, beam 5", "encode_per_s": 100.0} | figures
-    assert all(check.holds for check in checks("set", [mine, peer]))
-    ahead = checks("set", [mine, peer | {"sym": 0.51, "encode_per_s": 200.0, "fit_s": 0.5}])
+    assert all(check.holds for check in checks([mine, peer]))
+    ahead = checks([mine, peer | {"sym": 0.51, "encode_per_s": 200.0, "fit_s": 0.5}])
     assert [c.name for c in ahead if not c.holds] == [
-        "set: sym",
-        "set: encode speed / faiss RQ's",
-        "set: fit time / faiss RQ's",
+        "set, e, 4 bytes: sym (faiss RQ, beam 5)",
+        "set, e, 4 bytes: encode speed / faiss RQ's",
+        "set, e, 4 bytes: fit time / faiss RQ's",
     ]
 
 
-def test_results_name_command_and_machine(
+def test_results_name_command_and_machine_and_go_on_where_they_stopped(
     vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "FOLDER", tmp_path)
-    results = report.Results("codebook")
-    for row in compare(vectors, BYTES, 2, {name: HERE[name] for name in ("HyMiRec", "faiss PQ")}):
-        results.add(row)
-    results.checks += checks("set", results.rows)
+    contenders = {name: HERE[name] for name in ("HyMiRec", "faiss RQ, beam 5", "faiss PQ")}
+    compare(report.Results("codebook"), CASE, vectors, 1, dict(list(contenders.items())[:2]))
+    results = report.Results.resumed("codebook")
+    first = results.find(name="HyMiRec", **CASE)
+    assert first is not None and first["cosine_sd"] == 0
+    compare(results, CASE, vectors, 2, contenders)
+    results.checks = checks(results.rows)
     written = json.loads(results.write().read_text())
-    assert [row["name"] for row in written["rows"]] == ["mean vector", "HyMiRec", "faiss PQ"]
-    assert written["rows"][1]["cosine_sd"] > 0, "two seeds, two splits"
+    assert [row["name"] for row in written["rows"]] == ["mean vector", *contenders]
+    row = written["rows"][1]
+    assert row["runs"][0] == first["runs"][0], "the first seed was measured again"
+    assert len(row["runs"]) == 2 and row["cosine_sd"] > 0, "two seeds, two splits"
+    assert 0.9 < row["usage"] <= 1 and written["rows"][2]["encode_lut_per_s"] > 0
     assert {"command", "commit", "date", "machine", "seconds", "checks"} < set(written)
     results.show()
     assert "holds" in capsys.readouterr().out
