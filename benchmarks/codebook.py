@@ -95,9 +95,9 @@ def measure(fit: Fit, train: Floats, held_out: Floats, n_bytes: int, seed: int) 
     train_codes = quantizer.encode(train)
     figures = quality(held_out, everything, _unit(rebuilt), _unit(quantizer.decode(train_codes)))
     if quantizer.encode_lut:
-        start = time.process_time()
+        lut_start = time.process_time()
         quantizer.encode_lut(many)
-        figures["encode_lut_per_s"] = len(many) / (time.process_time() - start)
+        figures["encode_lut_per_s"] = len(many) / (time.process_time() - lut_start)
     used = [len(np.unique(column)) for column in np.concatenate([codes, train_codes]).T]
     return figures | {
         "usage": float(np.mean(used)) / 256,

@@ -49,6 +49,7 @@ def faiss_residual(beam: int) -> Fit:
     def fit(train: Floats, n_bytes: int, seed: int) -> Quantizer:
         quantizer: Any = faiss.ResidualQuantizer(train.shape[1], n_bytes, 8)
         quantizer.max_beam_size, quantizer.cp.seed = beam, 1234 + seed
+        quantizer.cp.min_points_per_centroid = 1  # no warning a layer
         quantizer.train(train)
 
         def encode(vectors: Floats, lut: int) -> Any:
