@@ -12,7 +12,7 @@ override PERSON := $(USER)
 endif
 
 # Values reach the commands through the environment, so that no shell ever splits or expands them.
-export DS WAREHOUSE PROFILE RETRAIN PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
+export DS WAREHOUSE PROFILE RETRAIN RECODE PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
@@ -34,7 +34,7 @@ test: setup ## All tests; PYTEST="-k name" chooses some
 
 ##@ One day in the foreground
 .PHONY: run inspect
-run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always]
+run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always]
 	@$(REFRESH) run
 
 inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
@@ -52,7 +52,7 @@ down: ## Stop them, with everything they started
 status: setup ## What is running, and how the latest refreshes went
 	@$(IN_ENV) $(PYTHON_BIN) -m infra.services status
 
-trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always]
+trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always]
 	@$(REFRESH) trigger
 
 ##@ Measuring

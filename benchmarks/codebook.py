@@ -26,6 +26,7 @@ import typer
 from benchmarks.item_vectors import DATA_SETS, ENCODERS, item_vectors
 from benchmarks.quantizers import OURS, PAPER, PEERS, SLOW_FROM, Fit
 from benchmarks.report import Check, Results
+from hymirec_model.codebook_drift import nearest, overlap
 
 Floats = npt.NDArray[np.float32]
 QUALITY = ("cosine", "sym", "asym", "sym_all", "asym_all")
@@ -111,13 +112,13 @@ def measure(fit: Fit, train: Floats, held_out: Floats, n_bytes: int, seed: int) 
 def quality(held_out: Floats, everything: Floats, rebuilt: Floats, rebuilt_train: Floats) -> dict[str, float]:
     """Cosine and neighbour recall@10; ``everything`` begins with the held-out vectors."""
     of_all = np.concatenate([rebuilt, rebuilt_train])
-    near, near_all = _neighbours(held_out, held_out), _neighbours(held_out, everything)
+    near, near_all = nearest(held_out, held_out), nearest(held_out, everything)
     return {
         "cosine": float((rebuilt * held_out).sum(1).mean()),
-        "sym": _overlap(near, _neighbours(rebuilt, rebuilt)),
-        "asym": _overlap(near, _neighbours(held_out, rebuilt)),
-        "sym_all": _overlap(near_all, _neighbours(rebuilt, of_all)),
-        "asym_all": _overlap(near_all, _neighbours(held_out, of_all)),
+        "sym": overlap(near, nearest(rebuilt, rebuilt)),
+        "asym": overlap(near, nearest(held_out, rebuilt)),
+        "sym_all": overlap(near_all, nearest(rebuilt, of_all)),
+        "asym_all": overlap(near_all, nearest(held_out, of_all)),
     }
 
 
@@ -153,17 +154,6 @@ def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
 
 def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9))
-
-
-def _neighbours(queries: Floats, database: Floats) -> npt.NDArray[np.int64]:
-    """Ten nearest of each query but itself, which is the row of the same number."""
-    scores = queries @ database.T
-    np.fill_diagonal(scores, -np.inf)
-    return np.argpartition(-scores, 10, axis=1)[:, :10]
-
-
-def _overlap(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> float:
-    return float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(expected, found, strict=True)]) / 10)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ an ANN index.
 | train_encoder | stage 1: the content encoder, tuned end to end, when due | training launcher |
 | embed_catalog | states of texts that are new | Spark |
 | train_item_space | stage 1: item vectors from states and purchases, tuned when due | training launcher |
-| fit_codebook | codes of items; a new generation of the book on drift | subprocess |
+| fit_codebook | the codebook, when due; a new generation of it on drift | subprocess |
+| encode_items | codes of new items; gate: the codebook has not collapsed | Spark |
 | train_recommender | stage 2: K interests a user, when due | training launcher |
 | evaluate | held-out days, beside baselines | training launcher |
 | export_interests | interests of users touched since the last export | Spark |
@@ -44,18 +45,19 @@ class Job(NamedTuple):
     name: str
     operator: type[SparkJobOperator | JobOperator]
     timeout: timedelta
-    retrains: bool = False
-    """Takes the override ``--retrain``."""
+    overrides: tuple[str, ...] = ()
+    """Which of launch.OVERRIDES it takes."""
 
 
 JOBS = [
     Job("check_inputs", SparkJobOperator, timedelta(hours=2)),
     Job("update_histories", SparkJobOperator, timedelta(hours=4)),
-    Job("train_encoder", JobOperator, timedelta(hours=12), retrains=True),
+    Job("train_encoder", JobOperator, timedelta(hours=12), overrides=("retrain",)),
     Job("embed_catalog", SparkJobOperator, timedelta(hours=12)),
-    Job("train_item_space", JobOperator, timedelta(hours=12), retrains=True),
-    Job("fit_codebook", JobOperator, timedelta(hours=4)),
-    Job("train_recommender", JobOperator, timedelta(hours=24), retrains=True),
+    Job("train_item_space", JobOperator, timedelta(hours=12), overrides=("retrain",)),
+    Job("fit_codebook", JobOperator, timedelta(hours=4), overrides=("recode",)),
+    Job("encode_items", SparkJobOperator, timedelta(hours=4)),
+    Job("train_recommender", JobOperator, timedelta(hours=24), overrides=("retrain",)),
     Job("evaluate", JobOperator, timedelta(hours=4)),
     Job("export_interests", SparkJobOperator, timedelta(hours=12)),
     Job("build_index", JobOperator, timedelta(hours=4)),
@@ -90,6 +92,13 @@ PARAMS = {
         enum=[None, "auto", "always", "never"],
         title="Retrain",
         description="auto: train models that are due; always; never. Empty: as the profile says.",
+    ),
+    "recode": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "auto", "always"],
+        title="Recode",
+        description="always: fit a new codebook, which merges its generations and changes all codes.",
     ),
 }
 
@@ -153,7 +162,7 @@ with DAG(
                 task_id=job.name,
                 job=job.name,
                 resolver="resolve",
-                retrains=job.retrains,
+                overrides=job.overrides,
                 execution_timeout=job.timeout,
                 doc_md=f"`python -m jobs.{job.name} --help`",
             )

@@ -1,7 +1,7 @@
 """How a task starts a job: through Spark submit, or as a subprocess of the training launcher.
 
 Both operators take the job's name and the refresh that the task ``resolver`` worked out (warehouse, ds,
-profile, refresh_id, retrain), turn it into the command-line options that every job has, stream the job's
+profile, refresh_id, retrain, recode), turn it into the command-line options that every job has, stream the job's
 output into the task's log and end the task by the job's exit code: 2 is bad input, which does not mend
 itself, so the task fails at once; any other code is retried. The failure names the job's own ``error: …``
 line.
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -34,12 +34,15 @@ _KEPT_LINES = 50
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
 
 
-def options(refresh: Mapping[str, str | None], *, retrains: bool) -> list[str]:
-    """Return ``refresh`` as options: without None, and ``retrain`` only for jobs that know it."""
+OVERRIDES = ("retrain", "recode")  # options that only some jobs have; the others every job has
+
+
+def options(refresh: Mapping[str, str | None], overrides: Collection[str]) -> list[str]:
+    """Return ``refresh`` as options: without None, and of OVERRIDES only those that the job knows."""
     return [
         part
         for name, value in refresh.items()
-        if value is not None and (retrains or name != "retrain")
+        if value is not None and (name not in OVERRIDES or name in overrides)
         for part in (f"--{name.replace('_', '-')}", value)
     ]
 
@@ -61,7 +64,7 @@ def fail(job: str, exit_code: int, lines: Iterable[str]) -> NoReturn:
 def job_options(task: SparkJobOperator | JobOperator, context: Context) -> list[str]:
     """Return the options of a task's job, from what the task ``resolver`` returned."""
     # Pulled here, not handed over as an XCom argument: that would add an edge from the resolver to each task.
-    return options(context["ti"].xcom_pull(task_ids=task.resolver), retrains=task.retrains)
+    return options(context["ti"].xcom_pull(task_ids=task.resolver), task.overrides)
 
 
 class SparkJobOperator(SparkSubmitOperator):
@@ -69,7 +72,7 @@ class SparkJobOperator(SparkSubmitOperator):
 
     ui_color = "#e8a838"
 
-    def __init__(self, *, job: str, resolver: str, retrains: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, job: str, resolver: str, overrides: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(
             application=str(REPOSITORY / "infra" / "spark_job.py"),
             conn_id="spark_default",
@@ -78,7 +81,7 @@ class SparkJobOperator(SparkSubmitOperator):
         )
         self.job = job
         self.resolver = resolver
-        self.retrains = retrains
+        self.overrides = overrides
 
     def execute(self, context: Context) -> None:
         """Submit the job and wait for it."""
@@ -97,11 +100,11 @@ class JobOperator(BaseOperator):
 
     ui_color = "#9bc8e8"
 
-    def __init__(self, *, job: str, resolver: str, retrains: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, job: str, resolver: str, overrides: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.job = job
         self.resolver = resolver
-        self.retrains = retrains
+        self.overrides = overrides
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Context) -> None:

@@ -121,12 +121,20 @@ class CodebookConfig:
     """k-means iterations a layer."""
     refit_rounds: int = 2
     """Rounds of the joint refit of all layers at the end; one comes every few layers on the way (0 = none at all)."""
-    drift: float = 0.05
-    """A new generation is fitted when arrivals' mean cosine falls this far below the base pool's."""
+    drift: float = 0.01
+    """A new generation is fitted when arrivals' mean cosine falls further than this below that of known items."""
+    drift_recall: float = 0.05
+    """The same for the share of ten nearest neighbours that codes keep."""
+    max_generations: int = 8
+    """Where one more would be due, a new book is fitted and all items are coded anew; each costs encoding time."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "layers", "size", "beam", "fit_sample", "iterations")
+        _positive(self, "layers", "size", "beam", "fit_sample", "iterations", "drift", "drift_recall")
+        require(
+            1 <= self.max_generations <= 256,
+            f"CodebookConfig.max_generations is {self.max_generations}; allowed: 1 to 256, as one byte stores them",
+        )
         allowed = [2**bits for bits in range(1, 9)]
         require(self.size in allowed, f"CodebookConfig.size is {self.size}; allowed: {', '.join(map(str, allowed))}")
 

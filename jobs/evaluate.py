@@ -176,7 +176,7 @@ def rank_by_interests(
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:
     """One row a user: user_id, n_history, n_relevant, and a column "<ranking> <metric>" for each."""
-    columns_ = {
+    columns_: dict[str, Any] = {
         "user_id": pa.array(task.past.user_ids, pa.string()),
         "n_history": pa.array(card.n_history, pa.int64()),
         "n_relevant": pa.array(np.diff(task.relevant[0]), pa.int64()),

@@ -1,39 +1,45 @@
-"""Fit the residual codebook when it is due, and give every item its codes.
+"""Fit the residual codebook when it is due.
 
-Reads ``item_vectors/ds``, ``catalog/ds`` and ``histories/ds`` without the held-out days, and the codebook and codes of
-the day before. Writes ``item_codes/ds``, and ``codebook/ds`` when something was fitted:
+Reads ``item_vectors/ds``, ``catalog/ds``, ``histories/ds`` without the held-out days, and the codebook of an earlier
+day. Writes ``codebook_drift/ds``, what was measured and done, and ``codebook/ds`` when something was fitted:
 
-- a new book when there is none yet, or the item vectors come from another item space, or the profile asks for
-  another form;
-- a new generation of the book when the items that arrived since the last fit are rebuilt worse than the others by
-  more than ``codebook.drift`` (mean cosine) and there are at least four of them for each entry of a layer;
-- otherwise nothing: new items, and items whose text changed, are coded with the book as it is.
+- a new book when there is none yet, the item vectors come from another item space, the profile asks for another
+  form, ``--recode always`` says so, or one generation more than ``codebook.max_generations`` would be due;
+- a new generation of the book when the items that arrived since the last fit are served worse than the others, by
+  more than ``codebook.drift`` (mean cosine) or ``codebook.drift_recall`` (neighbours kept), and at least as many of
+  them differ as a layer has entries;
+- otherwise nothing.
 
-Codes of other items never change within a book. Only items known before the evaluation cut are fitted on, weighted by
-their events: codes are decoded in histories, where few items come often.
-The demo takes about 30 s on two cores, and seconds on a day without a fit.
+``encode_items`` gives the items their codes. A new generation changes no stored code, a new book changes all of them.
+A fit reads a sample that is drawn by events, those of the held-out days left out: codes are decoded in histories,
+where few items come often. The demo takes about 20 s on two cores, and seconds on a day without a fit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from hymirec_model.codebook import ResidualCodebook
+from hymirec_model.codebook_drift import Drift, measure_drift
 from hymirec_model.config import CodebookConfig
-from jobs.platform import cli, columns, tracking
+from jobs.platform import cli, columns, plots, tracking
 from jobs.platform.errors import WarehouseError
-from jobs.platform.item_codes import ItemCodes
+from jobs.platform.item_sample import ItemSample, event_counts
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.training import evaluation_cut, training_histories
+from jobs.platform.training import keep
 from jobs.platform.warehouse import Partition, Warehouse
 
-ENOUGH = 4  # arrivals for each entry of a layer, before a new generation is fitted on them
-MEASURED = 20_000  # items that reconstruction and drift are measured on, at most
+MEASURED = 4_000  # items of either kind that drift is measured on, at most
+SHOWN_DAYS = 90  # of the drift plot
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +49,9 @@ class Inputs:
     vectors: Partition
     catalog: Partition
     book: Partition | None
-    """The book of an earlier day, if its codes may be kept."""
-    codes: Partition | None
-    """Codes that were made with it."""
+    """The book of an earlier day, if it may be kept."""
     why_new: str
-    """Why `book` may not be kept; empty if it may."""
+    """Why it may not; empty if it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +61,28 @@ class Report:
     action: str
     """"new book", "new generation" or "kept"."""
     why: str
-    items: int
-    coded: int
     generations: int
-    cosine: float
-    """Mean cosine of item vectors and their reconstructions."""
-    zero_line: float
-    """The same if every item were rebuilt as the mean vector."""
     arrivals: int
-    """Items that arrived since the last fit, known before the cut."""
-    arrivals_cosine: float
-    usage: tuple[float, ...]
-    """Share of a layer's entries that items use, for each layer."""
+    """Items that arrived since the last fit."""
+    drift: Drift | None
+    """None for a new book."""
 
     def __str__(self) -> str:
-        return (
-            f"codebook: {self.action} ({self.why}), {self.generations} generation(s)\n"
-            f"codes:    {self.coded:,} of {self.items:,} items coded, mean cosine {self.cosine:.4f} "
-            f"(mean vector alone {self.zero_line:.4f}), least used layer {min(self.usage):.0%} of its entries"
-        )
+        lines = [f"codebook: {self.action} ({self.why}), {self.generations} generation(s)"]
+        if self.drift is not None and self.arrivals:
+            for name, seen in (("arrivals", self.drift.arrivals), ("others", self.drift.base)):
+                lines.append(
+                    f"{name + ':':9s} {seen.vectors:,} measured, cosine {seen.cosine:.4f} (mean vector alone "
+                    f"{seen.zero_line:.4f}), {seen.neighbour_recall:.1%} of ten nearest neighbours kept"
+                )
+        return "\n".join(lines)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures by name."""
+        found: dict[str, float] = {"generations": self.generations, "arrivals": self.arrivals}
+        for name, seen in (("arrivals", self.drift.arrivals), ("base", self.drift.base)) if self.drift else ():
+            found |= {f"{name}_{figure}": value for figure, value in dataclasses.asdict(seen).items()}
+        return found
 
 
 def main(
@@ -83,37 +90,27 @@ def main(
     ds: cli.DsOption,
     profile: cli.ProfileOption = "demo",
     refresh_id: cli.RefreshIdOption = None,
+    recode: cli.RecodeOption = None,
 ) -> None:
-    """Fit the codebook when it is due, and code the items.
+    """Fit the codebook when it is due.
 
-    Writes item_codes, and codebook when something was fitted.
+    Writes codebook_drift, and codebook when something was fitted.
     """
     settings = load_profile(profile)
     wh = Warehouse(warehouse)
-    inputs = find_inputs(wh, ds, settings.codebook)
+    inputs = find_inputs(wh, ds, settings.codebook, recode)
     with tracking.stage("fit_codebook", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"codebook": settings.codebook})
         report = fit_codebook(wh, ds, settings, inputs)
-        run.metrics(
-            {
-                "items": report.items,
-                "coded": report.coded,
-                "generations": report.generations,
-                "cosine": report.cosine,
-                "cosine_of_mean_vector": report.zero_line,
-                "arrivals": report.arrivals,
-                "arrivals_cosine": report.arrivals_cosine,
-            }
-        )
-        for layer, share in enumerate(report.usage):
-            run.metrics({"usage": share}, step=layer)
+        run.metrics(report.metrics())
         run.tags({"hymirec.codebook": report.action})
         run.text(str(report), "report.txt")
+        run.figure(plots.drift(drift_by_day(wh, ds)), "drift.png")
     print(report)
 
 
-def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig) -> Inputs:
-    """Find the day's vectors and, if it may be kept, the book of an earlier day with its codes.
+def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig, recode: str | None = None) -> Inputs:
+    """Find the day's vectors and, if it may be kept, the book of an earlier day.
 
     Raises
     ------
@@ -130,127 +127,81 @@ def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig) -> Inputs:
         )
     # Strictly before ds: a rerun decides from what the first run saw, not from what that wrote.
     book = wh.latest("codebook", until=ds, strict=True)
-    codes = wh.latest("item_codes", until=ds, strict=True)
     why = ""
-    if book is None or codes is None:
+    if book is None:
         why = "there is no codebook yet"
     elif book.info["space_version"] != vectors.info["space_version"]:
         why = "the item vectors come from another item space"
     elif book.info["config"] != _identity(config):
         why = "the profile asks for another form of book"
-    elif codes.info["book"] != book.info["book"] or codes.info["generations"] != len(book.info["fits"]):
-        why = f"the codes of ds={codes.ds} were not made with the codebook of ds={book.ds}"
-    if why:
-        book = codes = None
-    return Inputs(vectors, catalog, book, codes, why)
+    elif recode == "always":
+        why = "recode is always"
+    return Inputs(vectors, catalog, None if why else book, why)
 
 
 def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Report:
-    """Write item_codes/ds, and codebook/ds when something was fitted.
+    """Write codebook_drift/ds, and codebook/ds when something was fitted.
 
     Raises
     ------
     InputError
-        If fewer items than entries of a layer are known before the cut, or a vector is not a unit vector.
+        If there are fewer different item vectors than entries of a layer, or one is not a unit vector.
     SchemaError, WarehouseError
         If a table does not have the columns or the rows it should have.
     """
-    config, cut = profile.codebook, evaluation_cut(ds, profile.evaluation.holdout_days).date().isoformat()
-    first_ds = columns.column(wh, inputs.catalog, "first_ds").astype("U10")
-    stored = ItemCodes.kept(wh, inputs.vectors, inputs.codes, len(first_ds), config.layers)
-    sample = _Sample(wh, inputs.vectors, config.seed)
-
-    def weighted(items: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
-        events = np.bincount(training_histories(wh, ds, profile).items, minlength=len(first_ds))
-        return sample.drawn(items, 1 + events[items], 2 * config.fit_sample)
-
-    arrivals, arrivals_cosine = np.empty(0, np.int64), float("nan")
-    if inputs.book is None:
-        action, why = "new book", inputs.why_new
-        known = np.flatnonzero(first_ds < cut)
-        book = ResidualCodebook(config).fit(*weighted(known))
-        name, fits = hashlib.sha256(book.table_.tobytes()).hexdigest()[:16], [{"ds": ds, "cut": cut}]
-    else:
-        action = "kept"
+    config, sample = profile.codebook, ItemSample(wh, inputs.vectors, profile.codebook.seed)
+    first_seen_after = _arrived(wh, inputs.catalog, inputs.book.info["fits"][-1] if inputs.book else ds)
+    items, arrivals = np.arange(len(first_seen_after)), np.flatnonzero(first_seen_after)
+    action, why, drift, book = "new book", inputs.why_new, None, ResidualCodebook(config)
+    if inputs.book is not None:
         book = ResidualCodebook.load(wh.local_copy(inputs.book))
         book.config = replace(book.config, beam=config.beam)
-        name, fits = inputs.book.info["book"], list(inputs.book.info["fits"])
-        base = np.flatnonzero((first_ds < fits[0]["cut"]) & ~stored.missing)
-        arrivals = np.flatnonzero((first_ds >= fits[-1]["cut"]) & (first_ds < cut) & ~stored.missing)
-        base_cosine = _cosine(sample, base, book, stored)
-        arrivals_cosine = _cosine(sample, arrivals, book, stored)
-        needed = ENOUGH * config.size
-        why = f"{len(arrivals):,} arrivals since the last fit, a new generation needs {needed:,}"
-        if len(arrivals) >= needed:
-            why = f"cosine {arrivals_cosine:.4f}, of others {base_cosine:.4f}, drift of {config.drift} allowed"
-            if base_cosine - arrivals_cosine > config.drift:
-                action = "new generation"
-                book.partial_fit(*weighted(arrivals))
-                fits.append({"ds": ds, "cut": cut})
+        others = np.flatnonzero(~first_seen_after)
+        drift = measure_drift(book, sample.vectors(others, MEASURED), sample.vectors(arrivals, MEASURED), config)
+        action, why = "kept", drift.why or f"{len(arrivals):,} arrivals since the last fit need no new generation"
+        if drift.why and book.generations_ < config.max_generations:
+            action = "new generation"
+        elif drift.why:
+            action, why = "new book", f"{drift.why}; the {config.max_generations} of max_generations exist"
+            book = ResidualCodebook(config)
 
-    facts = {"book": name, "space_version": inputs.vectors.info["space_version"]}
-    # A rerun that fits nothing where an earlier run did must not leave that run's book behind.
-    if action != "kept" or wh.latest("codebook", until=ds) != inputs.book:
-        with wh.write_partition("codebook", ds) as part:
-            book.save(part.local)
-            part.info |= facts | {"config": _identity(config), "fits": fits}
-    coded = int(stored.missing.sum())
-    with wh.write_partition("item_codes", ds) as part:
-        stored.complete(wh, inputs.vectors, book, part.local / "part-00000.parquet")
-        part.rows = len(first_ds)
-        part.info |= facts | {"generations": len(fits), "layers": config.layers}
-
-    everyone = np.arange(len(first_ds))
-    measured = sample.vectors(everyone, MEASURED).astype(np.float32)
-    mean = measured.mean(0)
-    return Report(
-        action=action,
-        why=why,
-        items=len(first_ds),
-        coded=coded,
-        generations=len(fits),
-        cosine=_cosine(sample, everyone, book, stored),
-        zero_line=float((measured @ (mean / np.linalg.norm(mean))).mean()),
-        arrivals=len(arrivals),
-        arrivals_cosine=arrivals_cosine,
-        usage=stored.usage(book),
-    )
+    if action == "kept" and inputs.book is not None:
+        keep(wh, inputs.book, ds)  # what an earlier run of this day fitted must not stay in force
+    else:
+        fitted_on = items if action == "new book" else arrivals
+        events = event_counts(wh, ds, profile, len(items))
+        book.partial_fit(*sample.drawn(fitted_on, 1 + events[fitted_on], 2 * config.fit_sample))
+        _write(wh, ds, book, inputs, config, continued=action == "new generation")
+    report = Report(action, why, book.generations_, len(arrivals), drift)
+    with wh.write_partition("codebook_drift", ds) as part:
+        part.info |= {"action": action, **{k: v for k, v in report.metrics().items() if np.isfinite(v)}}
+        (part.local / "drift.json").write_text(json.dumps(part.info | {"why": why}, indent=1) + "\n")
+    return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """Vectors of sampled items, streamed from the table."""
-
-    wh: Warehouse
-    table: Partition
-    seed: int
-
-    def rows(self, items: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-        """At most `limit` of the items, in ascending order."""
-        if len(items) <= limit:
-            return items
-        return np.sort(np.random.default_rng(self.seed).choice(items, limit, replace=False))
-
-    def drawn(
-        self, items: npt.NDArray[np.int64], weight: npt.NDArray[np.integer], limit: int
-    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
-        """Vectors of `limit` draws by weight, and how often each was drawn."""
-        share = weight / weight.sum() if len(items) else None
-        draws = np.random.default_rng(self.seed).choice(items, limit if len(items) else 0, p=share)
-        rows, times = np.unique(draws, return_counts=True)
-        return columns.vectors(self.wh, self.table, rows=rows), times
-
-    def vectors(self, items: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.floating]:
-        return columns.vectors(self.wh, self.table, rows=self.rows(items, limit))
+def _write(
+    wh: Warehouse, ds: str, book: ResidualCodebook, inputs: Inputs, config: CodebookConfig, *, continued: bool
+) -> None:
+    """Write codebook/ds; a book with one more generation keeps the name that its codes know it by."""
+    name, fits = hashlib.sha256(ds.encode() + book.table_.tobytes()).hexdigest()[:16], [ds]
+    if continued and inputs.book is not None:
+        name, fits = inputs.book.info["book"], [*inputs.book.info["fits"], ds]
+    with wh.write_partition("codebook", ds) as part:
+        book.save(part.local)
+        part.info |= {"book": name, "space_version": inputs.vectors.info["space_version"]}
+        part.info |= {"config": _identity(config), "fits": fits}
 
 
-def _cosine(sample: _Sample, items: npt.NDArray[np.int64], book: ResidualCodebook, stored: ItemCodes) -> float:
-    """Mean cosine of at most MEASURED items and what their codes stand for."""
-    rows = sample.rows(items, MEASURED)
-    if not len(rows):
-        return float("nan")
-    rebuilt = book.decode(stored.codes[rows], stored.generations[rows])
-    return float((rebuilt * sample.vectors(items, MEASURED)).sum(1).mean())
+def drift_by_day(wh: Warehouse, ds: str) -> dict[str, dict[str, Any]]:
+    """What was measured on the last days up to ``ds``."""
+    days = [day for day in wh.partitions("codebook_drift") if day <= ds][-SHOWN_DAYS:]
+    return {day: wh.partition("codebook_drift", day).info for day in days}
+
+
+def _arrived(wh: Warehouse, catalog: Partition, after: str) -> npt.NDArray[np.bool_]:
+    """Which items were first seen after a day, of shape (items,)."""
+    later = [pc.greater(batch.column(0), pa.scalar(after)) for batch in columns.batches(wh, catalog, ["first_ds"])]
+    return np.concatenate([np.empty(0, bool), *(rows.to_numpy(zero_copy_only=False) for rows in later)])
 
 
 def _identity(config: CodebookConfig) -> dict[str, Any]:

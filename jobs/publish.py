@@ -22,17 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.platform import cli, columns, registry, releases, tracking
-from jobs.platform.errors import JobError
+from jobs.platform.errors import GateRefused
 from jobs.platform.parts import MODEL_PARTS, MixedParts, find_parts
 from jobs.platform.profile import GateConfig, Profile, load_profile
 from jobs.platform.releases import Draft, Release
 from jobs.platform.warehouse import Partition, Warehouse
 
 MODEL, POPULARITY, CUT = "HyMiRec", "popularity", "recall@50"
-
-
-class GateRefused(JobError):
-    """The gate says no: nothing was published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +157,9 @@ def publish(
                 "interests": parts["interests"].info["k"],
                 "code_bytes": parts["item_codes"].info["layers"],
                 "generations": parts["item_codes"].info["generations"],
+            },
+            "codebook": {
+                name: parts["item_codes"].info[name] for name in ("cosine", "zero_line", "neighbour_recall", "usage")
             },
             "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale")},
             "versions": {

@@ -55,7 +55,7 @@ def train(wh: Warehouse, ds: str, profile: Profile, run: StageRun) -> Partition:
     from hymirec_model.training import training_device
     from hymirec_model.weights import resolve
 
-    texts = wh.read(wh.partition("catalog", ds), ["text"])["text"].to_pylist()
+    texts = [str(text) for text in wh.read(wh.partition("catalog", ds), ["text"])["text"].to_pylist()]
     histories = training_histories(wh, ds, profile)
     torch.manual_seed(profile.encoder_training.seed)
     encoder = ContentEncoder.from_pretrained(profile.encoder, resolve(profile.encoder.weights, MODELS))

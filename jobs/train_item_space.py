@@ -27,6 +27,8 @@ from jobs.platform.warehouse import Partition, Warehouse
 if TYPE_CHECKING:
     from hymirec_model.item_space import ItemSpace
 
+ROW_GROUP = 32_768  # items that a task of encode_items takes at once
+
 
 def main(
     warehouse: cli.WarehouseOption,
@@ -81,7 +83,7 @@ def make_vectors(
     table = wh.read(wh.partition("catalog", ds), ["item_index", "item_id", "text_hash"])
     table = table.append_column("vector", columns.fixed_lists(vectors.astype(np.float16)))
     with wh.write_partition("item_vectors", ds) as part:
-        part.write_table(pa.table(table))
+        part.write_table(pa.table(table), row_group_size=ROW_GROUP)
         part.info |= {"space_version": space_version(encoder, kept), "dim": vectors.shape[1]}
     return wh.partition("item_vectors", ds)
 

@@ -92,9 +92,9 @@ def write_day(
         flat = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
         index = pa.array(range(n_items), pa.int32())
         ids = [f"item-{i}" for i in range(n_items)]
-        part.write_table(
-            pa.table({"item_index": index, "item_id": ids, "generation": pa.array(generations), "codes": flat})
-        )
+        hashes = [f"hash-{i}" for i in range(n_items)]
+        columns = {"item_index": index, "item_id": ids, "text_hash": hashes, "generation": pa.array(generations)}
+        part.write_table(pa.table(columns | {"codes": flat}), "from-000000000000.parquet")
         part.info |= {"book": "b1", "space_version": space_version, "generations": 1, "layers": 4}
     with wh.write_partition("recommender", DAY) as part:
         recommender(merge).save(part.local)

@@ -17,7 +17,7 @@ import typer
 
 from hymirec_model.errors import HymirecError
 from jobs.platform.errors import JobError
-from jobs.platform.names import RETRAIN, is_day
+from jobs.platform.names import RECODE, RETRAIN, is_day
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,10 +32,13 @@ def check_ds(value: str) -> str:
     raise typer.BadParameter(f"seen {value!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
 
 
-def _check_retrain(value: str | None) -> str | None:
-    if value not in (None, *RETRAIN):
-        raise typer.BadParameter(f"seen {value!r}; allowed: {', '.join(RETRAIN)}")
-    return value
+def _one_of(words: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value not in (None, *words):
+            raise typer.BadParameter(f"seen {value!r}; allowed: {', '.join(words)}")
+        return value
+
+    return check
 
 
 WarehouseOption = Annotated[
@@ -76,7 +79,17 @@ RetrainOption = Annotated[
         "--retrain",
         metavar="|".join(RETRAIN),
         help="Overrides the profile's retrain.",
-        callback=_check_retrain,
+        callback=_one_of(RETRAIN),
+        show_default=False,
+    ),
+]
+RecodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recode",
+        metavar="|".join(RECODE),
+        help="always: fit a new codebook, which merges its generations and changes the codes of all items.",
+        callback=_one_of(RECODE),
         show_default=False,
     ),
 ]

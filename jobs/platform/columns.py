@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,54 @@ from jobs.platform.errors import SchemaError
 from jobs.platform.warehouse import Partition, Warehouse
 
 BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A row group of a partition's Parquet files: what one Spark task reads."""
+
+    file: str
+    number: int
+    """Within the file."""
+    start: int
+    """Rows of the partition before it."""
+    rows: int
+
+
+def row_groups(warehouse: Warehouse, partition: Partition) -> list[RowGroup]:
+    """Row groups of a partition's files in the order of their names; reads only the footers."""
+    groups: list[RowGroup] = []
+    start = 0
+    for name in sorted(name for name in partition.files if name.endswith(".parquet")):
+        with warehouse.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
+            footer = pq.ParquetFile(file).metadata
+            sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+        for number, rows in enumerate(sizes):
+            if rows:
+                groups.append(RowGroup(name, number, start, rows))
+            start += rows
+    return groups
+
+
+def read_row_group(warehouse: Warehouse, partition: Partition, group: RowGroup, columns: list[str]) -> pa.Table:
+    """Columns of one row group.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing.
+    """
+    with warehouse.filesystem.open_input_file(f"{partition.arrow_path}/{group.file}") as file:
+        parquet = pq.ParquetFile(file)
+        _check_columns(parquet, partition, columns)
+        return parquet.read_row_group(group.number, columns=columns)
+
+
+def _check_columns(parquet: pq.ParquetFile, partition: Partition, columns: list[str]) -> None:
+    for column in columns:
+        if column not in parquet.schema_arrow.names:
+            seen = ", ".join(parquet.schema_arrow.names)
+            raise SchemaError(partition.table, column, f"only {seen}", "this column", partition.folder)
 
 
 def batches(
@@ -29,10 +78,7 @@ def batches(
     for name in sorted(name for name in partition.files if name.endswith(".parquet")):
         with warehouse.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
             parquet = pq.ParquetFile(file)
-            for column in columns:
-                if column not in parquet.schema_arrow.names:
-                    seen = ", ".join(parquet.schema_arrow.names)
-                    raise SchemaError(partition.table, column, f"only {seen}", "this column", partition.folder)
+            _check_columns(parquet, partition, columns)
             yield from parquet.iter_batches(batch_size=rows, columns=columns)
 
 

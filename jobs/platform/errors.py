@@ -52,6 +52,10 @@ class ContractBreach(JobError):
     """More rows broke the contract than the profile allows."""
 
 
+class GateRefused(JobError):
+    """A gate says no: what was made today is not good enough, and nothing of it is published."""
+
+
 class ProfileError(JobError):
     """A profile is missing, misspelt or holds a value that is not allowed."""
 

@@ -1,9 +1,14 @@
-"""The codes of all items: kept from an earlier day, completed with a codebook, written as the table
-item_codes."""
+"""Codes of items: the part of encode_items that runs in Spark's workers, one row group of item_vectors a task.
+
+A module of its own, so that workers import it by name and its cache lives as long as they do.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,99 +18,144 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hymirec_model.codebook import ResidualCodebook
+from hymirec_model.errors import HymirecError
 from jobs.platform import columns
-from jobs.platform.errors import SchemaError, WarehouseError
+from jobs.platform.columns import RowGroup
+from jobs.platform.errors import SchemaError
 from jobs.platform.warehouse import Partition, Warehouse
 
+TASK = "file string, number int, start long, rows int"
+"""Schema of the tasks: the fields of a RowGroup."""
+RESULT = "error string, generation int, layer int, code int, items long, coded long, cosine double"
+_RESULT_FIELDS: dict[str, pa.DataType] = {
+    "error": pa.string(),
+    "generation": pa.int32(),
+    "layer": pa.int32(),
+    "code": pa.int32(),
+    "items": pa.int64(),
+    "coded": pa.int64(),
+    "cosine": pa.float64(),
+}
+_NEEDED = ["item_index", "item_id", "text_hash", "vector"]
 
-@dataclass(frozen=True, slots=True)
-class ItemCodes:
-    """Codes by item_index."""
 
-    codes: npt.NDArray[np.uint8]
-    """(n, L)."""
-    generations: npt.NDArray[np.uint8]
-    """(n,)."""
-    missing: npt.NDArray[np.bool_]
-    """(n,): items that have no codes yet, or whose text has changed since."""
+@dataclass(frozen=True)
+class SliceCoding:
+    """What a worker must know; small enough to travel with each task.
 
-    @classmethod
-    def kept(cls, wh: Warehouse, vectors: Partition, codes: Partition | None, n_items: int, layers: int) -> ItemCodes:
-        """The codes of an earlier day for as many of the `n_items` as still have the text they were made of.
+    Parameters
+    ----------
+    warehouse : str
+        URI.
+    vectors : Partition
+        item_vectors.
+    book : Partition
+    beam : int
+    kept : Partition or None
+        item_codes of an earlier day, made with this book.
+    target : str
+        Folder to write to, relative to the warehouse.
+    """
 
-        Parameters
-        ----------
-        vectors : Partition
-            item_vectors of today.
-        codes : Partition, optional
-            item_codes of an earlier day; without one everything is missing.
+    warehouse: str
+    vectors: Partition
+    book: Partition
+    beam: int
+    kept: Partition | None
+    target: str
 
-        Raises
-        ------
-        WarehouseError
-            If the catalogue has become shorter.
-        """
-        new = cls(np.zeros((n_items, layers), np.uint8), np.zeros(n_items, np.uint8), np.ones(n_items, bool))
-        if codes is None:
-            return new
-        kept = columns.vectors(wh, codes, "codes")
-        n_kept = len(kept)
-        if n_kept > n_items:
-            raise WarehouseError(
-                f"item_codes/ds={codes.ds} has {n_kept:,} items, catalog/ds={vectors.ds} only {n_items:,}; "
-                "allowed: a catalogue that only grows; run the days again in order"
-            )
-        new.codes[:n_kept], new.generations[:n_kept] = kept, columns.column(wh, codes, "generation")
-        before = columns.column(wh, wh.partition("item_vectors", codes.ds), "text_hash")
-        new.missing[:n_kept] = columns.column(wh, vectors, "text_hash")[:n_kept] != before
-        return new
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Code the row groups named in the batches; yields, as RESULT says, how often each entry is used."""
+        for batch in batches:
+            for task in batch.to_pylist():
+                yield self._attempt(RowGroup(**task))
 
-    def complete(self, wh: Warehouse, vectors: Partition, book: ResidualCodebook, path: Path) -> None:
-        """Code the items that are missing and write all codes to a Parquet file, a batch at a time.
+    def _attempt(self, group: RowGroup) -> pa.RecordBatch:
+        """An error on purpose is a result: raised here, Spark would repeat the task and bury the message."""
+        try:
+            return self.code(group)
+        except HymirecError as error:
+            nothing: dict[str, Any] = dict.fromkeys(_RESULT_FIELDS)
+            return pa.RecordBatch.from_pylist([nothing | {"error": str(error)}], schema=pa.schema(_RESULT_FIELDS))
 
-        Raises
-        ------
-        SchemaError
-            If item_vectors is not in the order of item_index.
-        """
-        fields: list[tuple[str, Any]] = [
-            ("item_index", pa.int32()),
-            ("item_id", pa.string()),
-            ("generation", pa.uint8()),
-            ("codes", pa.list_(pa.uint8(), self.codes.shape[1])),
-        ]
-        schema = pa.schema(fields)
-        start = 0
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for batch in columns.batches(wh, vectors, ["item_index", "item_id", "vector"]):
-                span = slice(start, start + batch.num_rows)
-                if not np.array_equal(batch.column(0).to_numpy(), np.arange(span.start, span.stop)):
-                    raise SchemaError(
-                        "item_vectors",
-                        "item_index",
-                        "gaps or another order",
-                        "0, 1, 2, … in order",
-                        vectors.folder,
-                    )
-                self._encode(start, columns.matrix(batch.column(2), "item_vectors", "vector"), book)
-                arrays = [
-                    batch.column(0).cast(pa.int32()),
-                    batch.column(1).cast(pa.string()),
-                    pa.array(self.generations[span]),
-                    columns.fixed_lists(self.codes[span]),
-                ]
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                start = span.stop
+    def code(self, group: RowGroup) -> pa.RecordBatch:
+        """Write the codes of a row group's items as one file: kept where their text is the same, else new ones."""
+        wh = Warehouse(self.warehouse)
+        book = _loaded(str(wh.local_copy(self.book)), self.beam)
+        table = columns.read_row_group(wh, self.vectors, group, _NEEDED)
+        if not np.array_equal(table["item_index"].to_numpy(), np.arange(group.start, group.start + group.rows)):
+            where = f"{self.vectors.folder}/{group.file}"
+            raise SchemaError("item_vectors", "item_index", "gaps or another order", "0, 1, 2, … in order", where)
+        vectors = columns.matrix(table["vector"].combine_chunks(), "item_vectors", "vector")
+        generations = np.zeros(group.rows, np.uint8)
+        codes = np.zeros((group.rows, book.config.layers), np.uint8)
+        missing = np.ones(group.rows, bool)
+        if self.kept is not None:
+            before = kept_codes(wh, self.kept, group)
+            n = before.num_rows
+            generations[:n] = before["generation"].to_numpy()
+            codes[:n] = columns.matrix(before["codes"].combine_chunks(), "item_codes", "codes")
+            same = pa.compute.equal(before["text_hash"], table["text_hash"].slice(0, n))
+            missing[:n] = ~same.to_numpy()
+        if missing.any():
+            distinct, place = np.unique(vectors[missing], axis=0, return_inverse=True)  # many products share a text
+            new = book.encode_best(distinct)
+            generations[missing], codes[missing] = new[0][place], new[1][place]
+        coded = table.select(["item_index", "item_id", "text_hash"])
+        coded = coded.append_column("generation", pa.array(generations))
+        coded = coded.append_column("codes", columns.fixed_lists(codes))
+        sink = pa.BufferOutputStream()
+        pq.write_table(coded, sink, compression="zstd")
+        # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
+        wh.storage.replace(f"{self.target}/{file_of(group.start)}", sink.getvalue().to_pybytes())
+        cosine = (book.decode(codes, generations) * vectors).sum(1, dtype=np.float64)
+        return _counted(generations, codes[:, : book.table_.shape[1]], missing, float(cosine.sum()))
 
-    def usage(self, book: ResidualCodebook) -> tuple[float, ...]:
-        """Share of the book's entries that items use, for each layer."""
-        size = book.config.size
-        keys = self.generations[:, None].astype(np.int64) * size + self.codes[:, : book.table_.shape[1]]
-        return tuple(len(np.unique(layer)) / (book.generations_ * size) for layer in keys.T)
 
-    def _encode(self, start: int, vectors: npt.NDArray[np.floating], book: ResidualCodebook) -> None:
-        new = np.flatnonzero(self.missing[start : start + len(vectors)])
-        if len(new):
-            distinct, place = np.unique(vectors[new], axis=0, return_inverse=True)  # many products share a text
-            generations, codes = book.encode_best(distinct)
-            self.generations[start + new], self.codes[start + new] = generations[place], codes[place]
+def file_of(start: int) -> str:
+    """Name of the file of item_codes that begins with item ``start``: they sort as their items do."""
+    return f"from-{start:012d}.parquet"
+
+
+def kept_codes(wh: Warehouse, codes: Partition, group: RowGroup) -> pa.Table:
+    """Rows of an earlier item_codes for the items of a row group, as far as they were known then.
+
+    Items are numbered without gaps and a file's name tells its first one, so few files are opened.
+    """
+    names = sorted(codes.files)
+    starts = [int(name.removeprefix("from-").removesuffix(".parquet")) for name in names]
+    stop = group.start + group.rows
+    chosen = names[max(bisect_right(starts, group.start) - 1, 0) : bisect_right(starts, stop - 1)]
+    files = {name: codes.files[name] for name in chosen}
+    table = wh.read(replace(codes, files=files), ["item_index", "text_hash", "generation", "codes"])
+    first = starts[names.index(chosen[0])]
+    return table.slice(max(group.start - first, 0), group.rows)
+
+
+def _counted(
+    generations: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint8], missing: npt.NDArray[np.bool_], cosine: float
+) -> pa.RecordBatch:
+    """Items by generation, layer and entry; the sum of their cosines stands in the first row."""
+    parts = []
+    for layer in range(codes.shape[1]):
+        keys, place = np.unique(generations.astype(np.int64) << 8 | codes[:, layer], return_inverse=True)
+        new = np.bincount(place, missing, len(keys)).astype(np.int64)
+        parts.append(np.stack([keys >> 8, np.full(len(keys), layer), keys & 255, np.bincount(place), new], 1))
+    rows = np.concatenate(parts)
+    cosines = np.zeros(len(rows))
+    cosines[0] = cosine
+    values: list[Any] = [pa.nulls(len(rows), pa.string()), *map(pa.array, rows.T), pa.array(cosines)]
+    arrays = [array.cast(kind) for array, kind in zip(values, _RESULT_FIELDS.values(), strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(_RESULT_FIELDS))
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str, beam: int) -> ResidualCodebook:
+    import faiss
+    import torch
+
+    torch.set_num_threads(1)  # Spark runs as many tasks as there are cores
+    faiss.omp_set_num_threads(1)
+    book = ResidualCodebook.load(Path(folder))
+    book.config = replace(book.config, beam=beam)
+    return book

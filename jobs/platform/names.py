@@ -11,6 +11,9 @@ from jobs.platform.errors import WarehouseError
 Retrain = Literal["auto", "always", "never"]
 RETRAIN: tuple[str, ...] = get_args(Retrain)
 """Whether models are trained: when they are due, today, or not at all."""
+Recode = Literal["auto", "always"]
+RECODE: tuple[str, ...] = get_args(Recode)
+"""Whether all items get codes of a new book: when that is due, or today."""
 
 
 def is_day(text: str) -> bool:

@@ -77,10 +77,14 @@ class GateConfig:
     """Smallest recall of the ANN index against exact search."""
     min_users_ratio: float = 0.9
     """Smallest number of users with interests divided by that of the current release."""
+    min_code_usage: float = 0.9
+    """Smallest share of the entries of the codebook's first generation that items use."""
+    max_cosine_loss: float = 0.005
+    """Largest loss of the mean cosine of items and their codes, beside the release before."""
 
     def __post_init__(self) -> None:
         require(self.min_ratio_to_popularity >= 0, "min_ratio_to_popularity is below 0; allowed: 0 or more")
-        for name in ("min_index_recall", "min_users_ratio"):
+        for name in ("min_index_recall", "min_users_ratio", "min_code_usage", "max_cosine_loss"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"{name} is {value}; allowed: 0 to 1")
 

@@ -1,6 +1,6 @@
 """Which day a run of the DAG refreshes, in which warehouse, with which profile: decided here only.
 
-Scheduled, backfilled, manual and asset-triggered runs all end in the same five strings, which the tasks hand
+Scheduled, backfilled, manual and asset-triggered runs all end in the same strings, which the tasks hand
 to their jobs as options.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 from jobs.platform import releases
 from jobs.platform.errors import JobError, MissingPartition
 from jobs.platform.local import REPOSITORY
-from jobs.platform.names import RETRAIN, is_day
+from jobs.platform.names import RECODE, RETRAIN, is_day
 from jobs.platform.profile import is_path, load_profile
 from jobs.platform.warehouse import Warehouse
 
-CONF_KEYS = ("warehouse", "profile", "ds", "retrain")
+CONF_KEYS = ("warehouse", "profile", "ds", "retrain", "recode")
 
 
 class ConfError(JobError):
@@ -34,7 +34,7 @@ def resolve_refresh(
     manual: bool,
     refresh_id: str,
 ) -> dict[str, str | None]:
-    """Return a run's warehouse, ds, profile, refresh_id and retrain (None: as the profile says).
+    """Return a run's warehouse, ds, profile, refresh_id, retrain and recode (None: as the profile says).
 
     Parameters
     ----------
@@ -72,6 +72,7 @@ def resolve_refresh(
         "profile": profile,
         "refresh_id": refresh_id,
         "retrain": params.get("retrain"),
+        "recode": params.get("recode"),
     }
 
 
@@ -86,9 +87,10 @@ def check_conf(params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         value = params.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ConfError(f"conf: {key}: seen {value!r}; allowed: a text that is not empty")
-    retrain, ds = params.get("retrain"), params.get("ds")
-    if retrain is not None and retrain not in RETRAIN:
-        raise ConfError(f"conf: retrain: seen {retrain!r}; allowed: {', '.join(RETRAIN)}")
+    for key, words in (("retrain", RETRAIN), ("recode", RECODE)):
+        if params.get(key) not in (None, *words):
+            raise ConfError(f"conf: {key}: seen {params[key]!r}; allowed: {', '.join(words)}")
+    ds = params.get("ds")
     if ds is not None and not (isinstance(ds, str) and is_day(ds)):
         raise ConfError(f"conf: ds: seen {ds!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
 

@@ -24,6 +24,7 @@ from jobs.platform.errors import JobError, TrackingError
 from jobs.platform.local import state_folder
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -80,6 +81,10 @@ class StageRun:
     def text(self, text: str, name: str) -> None:
         """Log ``text`` as the artefact ``name``."""
         self._client.log_text(self.run_id, text, name)
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a picture as the artefact ``name``."""
+        self._client.log_figure(self.run_id, figure, name)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the stage's run."""

@@ -100,6 +100,16 @@ def evaluation_cut(ds: str, holdout_days: int) -> datetime.datetime:
     return datetime.datetime.combine(day, datetime.time(), datetime.UTC)
 
 
+def without_held_out(histories: Histories, ds: str, profile: Profile) -> Histories:
+    """Histories of day ``ds`` with only the events before the held-out days, as many of them as are always there.
+
+    That is the newer half of what a history may hold: a full one has dropped as many old events as it got new ones,
+    so its oldest event tells how many fell on the held-out days.
+    """
+    cut = evaluation_cut(ds, profile.evaluation.holdout_days)
+    return histories.before(int(cut.timestamp())).newest(profile.histories.max_length // 2)
+
+
 def read_histories(wh: Warehouse, partition: Partition) -> Histories:
     """All users of a histories partition, in the order of their ids (buckets do not matter)."""
     from hymirec_model.histories import Histories
@@ -109,24 +119,20 @@ def read_histories(wh: Warehouse, partition: Partition) -> Histories:
 
 
 def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
-    """Histories of day ``ds`` without the held-out days, of the users who have any events before them.
-
-    Only the newer half of what a history may hold is returned: a full one has dropped as many old events as it got new
-    ones, so its oldest event tells how many fell on the held-out days.
+    """Histories of day ``ds`` :func:`without_held_out` days, of the users who have any events before them.
 
     Raises
     ------
     JobError
         If no event is left.
     """
-    cut = evaluation_cut(ds, profile.evaluation.holdout_days)
-    histories = read_histories(wh, wh.partition("histories", ds)).before(int(cut.timestamp()))
+    histories = without_held_out(read_histories(wh, wh.partition("histories", ds)), ds, profile)
     if not len(histories.items):
         raise JobError(
-            f"histories/ds={ds}: seen no event before {cut.date()}, where the held-out days begin; allowed: 1 "
+            f"histories/ds={ds}: seen no event before {evaluation_cut(ds, profile.evaluation.holdout_days).date()}, where the held-out days begin; allowed: 1 "
             "or more. Import earlier days, choose a later ds, or set evaluation.holdout_days lower"
         )
-    return histories.newest(profile.histories.max_length // 2).of_users(np.flatnonzero(np.diff(histories.offsets)))
+    return histories.of_users(np.flatnonzero(np.diff(histories.offsets)))
 
 
 def version_of(folder: Path) -> str:

@@ -42,8 +42,8 @@ class ModelParts:
         recommender = wh.latest("recommender", until=ds) or wh.partition("recommender", ds)
         codebook = wh.latest("codebook", until=ds) or wh.partition("codebook", ds)
         _same("space_version", vectors, recommender, "train_recommender")
-        _same("space_version", vectors, codes, "fit_codebook")
-        _same("book", codebook, codes, "fit_codebook")
+        _same("space_version", vectors, codes, "encode_items")
+        _same("book", codebook, codes, "encode_items")
         return cls(recommender, codebook, codes, vectors)
 
     def load(self, wh: Warehouse, device: torch.device | None = None) -> UserModel:

@@ -77,11 +77,11 @@ class PartitionWriter:
         self._local.mkdir(parents=True, exist_ok=True)
         return self._local
 
-    def write_table(self, table: pa.Table, name: str = "part-00000.parquet") -> None:
+    def write_table(self, table: pa.Table, name: str = "part-00000.parquet", row_group_size: int | None = None) -> None:
         """Write one Parquet file (zstd), and add its rows to ``rows``."""
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, target, compression="zstd")
+        pq.write_table(table, target, compression="zstd", row_group_size=row_group_size)
         self.rows = (self.rows or 0) + table.num_rows
 
 
@@ -233,6 +233,12 @@ class Warehouse:
                 self.storage.remove(folder)
                 raise
         self._commit(writer, attempt, files)
+
+    def unfinished(self, writer: PartitionWriter) -> Partition:
+        """What workers have written so far, to be checked before it becomes visible."""
+        folder = writer.path.removeprefix(f"{self.uri}/")
+        files = dict(sorted(self.storage.files(folder).items()))
+        return self._partition(writer.table, writer.ds, folder, files, writer.rows, writer.info)
 
     def _commit(self, writer: PartitionWriter, attempt: str, files: dict[str, int]) -> None:
         base = f"{writer.table}/ds={writer.ds}"

@@ -20,13 +20,14 @@ CHAIN = [
     "embed_catalog",
     "train_item_space",
     "fit_codebook",
+    "encode_items",
     "train_recommender",
     "evaluate",
     "export_interests",
     "build_index",
     "publish",
 ]
-ON_SPARK = {"check_inputs", "update_histories", "embed_catalog", "export_interests"}
+ON_SPARK = {"check_inputs", "update_histories", "embed_catalog", "encode_items", "export_interests"}
 HEAVY = ["torch", "pyspark", "faiss", "mlflow", "transformers", "pandas", "numpy", "pyarrow"]
 
 
@@ -104,18 +105,19 @@ def test_tasks_are_bounded_and_retried(dag: Any) -> None:
 
 def test_is_documented(dag: Any) -> None:
     assert dag.doc_md and dag.description and dag.tags
-    for name in ("warehouse", "profile", "ds", "retrain"):
+    for name in ("warehouse", "profile", "ds", "retrain", "recode"):
         assert dag.params.get_param(name).description
     for name in CHAIN:
         assert f"| {name} |" in dag.doc_md
 
 
 def test_form_offers_what_the_jobs_take(dag: Any) -> None:
-    from jobs.platform.names import RETRAIN
+    from jobs.platform.names import RECODE, RETRAIN
     from jobs.platform.resolver import CONF_KEYS
 
     assert set(dag.params) == set(CONF_KEYS)
     assert dag.params.get_param("retrain").schema["enum"] == [None, *RETRAIN]
+    assert dag.params.get_param("recode").schema["enum"] == [None, *RECODE]
 
 
 @pytest.mark.parametrize("setting", ["@daily", "0 3 * * *"])

@@ -22,24 +22,25 @@ REFRESH = {
     "profile": "demo",
     "refresh_id": "r",
     "retrain": None,
+    "recode": None,
 }
 
 
 class TestOptions:
     def test_none_is_left_out_and_nothing_is_quoted(self) -> None:
-        assert launch.options(REFRESH, retrains=True)[:4] == [
+        assert launch.options(REFRESH, ["retrain"])[:4] == [
             "--warehouse",
             "/a folder/'quoted'; $HOME",
             "--ds",
             "2017-12-03",
         ]
-        assert "--retrain" not in launch.options(REFRESH, retrains=True)
-        assert "--refresh-id" in launch.options(REFRESH, retrains=True)
+        assert "--retrain" not in launch.options(REFRESH, ["retrain"])
+        assert "--refresh-id" in launch.options(REFRESH, ["retrain"])
 
-    def test_retrain_goes_only_to_jobs_that_know_it(self) -> None:
-        given = {**REFRESH, "retrain": "always"}
-        assert launch.options(given, retrains=True)[-2:] == ["--retrain", "always"]
-        assert "--retrain" not in launch.options(given, retrains=False)
+    def test_an_override_goes_only_to_jobs_that_know_it(self) -> None:
+        given = {**REFRESH, "retrain": "always", "recode": "always"}
+        assert launch.options(given, ["retrain"])[-2:] == ["--retrain", "always"]
+        assert "--retrain" not in launch.options(given, ["recode"])
 
 
 class TestFail:

@@ -22,6 +22,7 @@ TASKS = [
     "embed_catalog",
     "train_item_space",
     "fit_codebook",
+    "encode_items",
     "train_recommender",
     "evaluate",
     "export_interests",

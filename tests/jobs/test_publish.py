@@ -14,11 +14,14 @@ from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, IndexConfig
 from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
+from jobs.encode_items import encode_items
+from jobs.encode_items import find_inputs as codes_inputs
 from jobs.fit_codebook import find_inputs as codebook_inputs
 from jobs.fit_codebook import fit_codebook
 from jobs.platform import cli, columns, releases
 from jobs.platform.profile import Profile
 from jobs.platform.releases import Release
+from jobs.platform.spark import session
 from jobs.platform.warehouse import Warehouse
 from jobs.publish import main
 from tests.small_day import (
@@ -42,7 +45,9 @@ CODEBOOK = CodebookConfig(layers=4, size=32, iterations=5)
 def derive(wh: Warehouse, ds: str) -> None:
     """Run the real jobs between item vectors and publish."""
     write_histories(wh, table(40, len(VECTORS)), ds)
-    fit_codebook(wh, ds, Profile(name="small", codebook=CODEBOOK), codebook_inputs(wh, ds, CODEBOOK))
+    settings = Profile(name="small", codebook=CODEBOOK)
+    fit_codebook(wh, ds, settings, codebook_inputs(wh, ds, CODEBOOK))
+    encode_items(session("tests"), wh, ds, codes_inputs(wh, ds), CODEBOOK, settings.gate)
     build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
 
 

@@ -83,11 +83,12 @@ class TestConf:
         [
             (
                 {"profil": "demo"},
-                "seen key 'profil'; allowed: warehouse, profile, ds, retrain; did you mean profile?",
+                "seen key 'profil'; allowed: warehouse, profile, ds, retrain, recode; did you mean profile?",
             ),
             ({"ds": "3.12.2017"}, "ds: seen '3.12.2017'; allowed: a day written YYYY-MM-DD"),
             ({"ds": 20171203}, "ds: seen 20171203"),
             ({"retrain": "yes"}, "retrain: seen 'yes'; allowed: auto, always, never"),
+            ({"recode": "never"}, "recode: seen 'never'; allowed: auto, always"),
             ({"warehouse": " "}, "warehouse: seen ' '; allowed: a text that is not empty"),
             ({"profile": None}, "profile: seen None"),
         ],
@@ -98,7 +99,7 @@ class TestConf:
         assert message in str(caught.value)
 
     def test_a_relative_folder_lies_in_the_repository(self, repository: Path) -> None:
-        params = {"warehouse": "var/x", "profile": "demo", "ds": "2017-12-03", "retrain": "never"}
+        params = {"warehouse": "var/x", "profile": "demo", "ds": "2017-12-03", "retrain": "never", "recode": "always"}
         found = resolve_refresh(params, conf={}, logical_date=None, manual=True, refresh_id="r")
         assert found == {
             "warehouse": str(repository / "var/x"),
@@ -106,6 +107,7 @@ class TestConf:
             "profile": "demo",
             "refresh_id": "r",
             "retrain": "never",
+            "recode": "always",
         }
 
     def test_a_relative_profile_lies_in_the_repository(self, folder: Path, repository: Path) -> None:

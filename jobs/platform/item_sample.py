@@ -1,0 +1,75 @@
+"""Samples of items: their vectors, streamed from the table, and how often they come in histories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.platform import columns
+from jobs.platform.errors import WarehouseError
+from jobs.platform.profile import Profile
+from jobs.platform.training import without_held_out
+from jobs.platform.warehouse import Partition, Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSample:
+    """Vectors of sampled items; memory holds the sample, not the table.
+
+    Parameters
+    ----------
+    wh : Warehouse
+    table : Partition
+        item_vectors.
+    seed : int
+    """
+
+    wh: Warehouse
+    table: Partition
+    seed: int
+
+    def rows(self, items: npt.NDArray[np.integer], limit: int) -> npt.NDArray[np.integer]:
+        """At most ``limit`` of the items, drawn at random, in ascending order."""
+        if len(items) <= limit:
+            return items
+        return np.sort(np.random.default_rng(self.seed).choice(items, limit, replace=False))
+
+    def vectors(self, items: npt.NDArray[np.integer], limit: int) -> npt.NDArray[np.floating]:
+        """Vectors of at most ``limit`` of the items, in random order."""
+        found = columns.vectors(self.wh, self.table, rows=self.rows(items, limit))
+        return found[np.random.default_rng(self.seed).permutation(len(found))]
+
+    def drawn(
+        self, items: npt.NDArray[np.integer], weight: npt.NDArray[np.integer], limit: int
+    ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
+        """Vectors of ``limit`` draws by weight, and how often each was drawn."""
+        share = weight / weight.sum() if len(items) else None
+        draws = np.random.default_rng(self.seed).choice(items, limit if len(items) else 0, p=share)
+        rows, times = np.unique(draws, return_counts=True)
+        return columns.vectors(self.wh, self.table, rows=rows), times
+
+
+def event_counts(wh: Warehouse, ds: str, profile: Profile, n_items: int) -> npt.NDArray[np.int64]:
+    """Events of each item in histories/ds without the held-out days, of shape (n_items,); streamed.
+
+    Raises
+    ------
+    WarehouseError
+        If an event is of an item that the catalogue does not have.
+    """
+    from hymirec_model.histories import Histories
+
+    counts, stored = np.zeros(n_items, np.int64), wh.partition("histories", ds)
+    for batch in columns.batches(wh, stored, ["user_id", "item_indices", "timestamps"], rows=4096):
+        histories = Histories.from_arrow(pa.Table.from_batches([batch]))
+        items = without_held_out(histories, ds, profile).items
+        if items.max(initial=-1) >= n_items:
+            raise WarehouseError(
+                f"{stored.folder}: seen item_index {items.max()}; allowed: below {n_items}, the items of "
+                f"item_vectors/ds={ds}; run this day again from check_inputs"
+            )
+        counts += np.bincount(items, minlength=n_items)
+    return counts

@@ -1,0 +1,70 @@
+"""Pictures that jobs leave in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Cosine and neighbour recall of arrivals and of known items by day; a line marks each fit.
+
+    Parameters
+    ----------
+    by_day : mapping
+        Day → what fit_codebook measured: ``action`` and figures such as ``arrivals_cosine``; those that were not
+        measured are missing.
+    """
+    figure, axes = _figure(2)
+    for axis, name, title in zip(
+        axes, ("cosine", "neighbour_recall"), ("mean cosine", "ten nearest neighbours kept"), strict=True
+    ):
+        for group, label, style in (("base", "known items", "s--"), ("arrivals", "arrivals since the last fit", "o-")):
+            values = [facts.get(f"{group}_{name}", np.nan) for facts in by_day.values()]
+            axis.plot(range(len(by_day)), values, style, label=label, markersize=4)
+        for place, facts in enumerate(by_day.values()):
+            if facts["action"] != "kept":
+                axis.axvline(place, color="grey", linewidth=0.8)
+                axis.annotate(facts["action"], (place, 0.02), xycoords=("data", "axes fraction"), rotation=90)
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    step = max(1, len(by_day) // 12)
+    axes[-1].set_xticks(range(0, len(by_day), step), list(by_day)[::step], rotation=30, ha="right")
+    axes[0].set_title("Codebook: how faithfully codes stand for items")
+    axes[0].legend()
+    return figure
+
+
+def usage(counts: npt.NDArray[np.integer]) -> Figure:
+    """Items by entry of each layer, entries sorted by use, one picture a generation.
+
+    Parameters
+    ----------
+    counts : integer array of shape (G, L, k)
+    """
+    figure, axes = _figure(len(counts))
+    for generation, (axis, layers) in enumerate(zip(axes, counts, strict=True)):
+        for layer, items in enumerate(layers):
+            axis.plot(np.sort(items)[::-1], label=f"layer {layer + 1}", linewidth=1)
+        axis.set_yscale("symlog")
+        axis.set_ylabel("items")
+        axis.set_title(f"Generation {generation}: {np.mean(layers > 0):.1%} of its entries in use")
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("entries of a layer, the most used first")
+    axes[0].legend(ncols=4, fontsize=7)
+    return figure
+
+
+def _figure(rows: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.2 + 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, squeeze=False)
+    return figure, list(axes[:, 0])
