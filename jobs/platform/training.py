@@ -128,9 +128,10 @@ def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
     """
     histories = without_held_out(read_histories(wh, wh.partition("histories", ds)), ds, profile)
     if not len(histories.items):
+        cut = evaluation_cut(ds, profile.evaluation.holdout_days).date()
         raise JobError(
-            f"histories/ds={ds}: seen no event before {evaluation_cut(ds, profile.evaluation.holdout_days).date()}, where the held-out days begin; allowed: 1 "
-            "or more. Import earlier days, choose a later ds, or set evaluation.holdout_days lower"
+            f"histories/ds={ds}: seen no event before {cut}, where the held-out days begin; allowed: 1 or more. "
+            "Import earlier days, choose a later ds, or set evaluation.holdout_days lower"
         )
     return histories.of_users(np.flatnonzero(np.diff(histories.offsets)))
 
