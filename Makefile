@@ -56,10 +56,16 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-codebook
+.PHONY: bench-codebook bench-codebook-scale bench-drift
 bench-codebook: setup ## Our codebook beside faiss and others at equal bytes [ARGS="--data ml-1m --bytes 8"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
 	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.codebook $(ARGS)
+
+bench-codebook-scale: setup ## Its jobs on up to 10 M items: memory, Spark beside one process [ARGS="--items 100000"]
+	@$(IN_ENV) $(PYTHON_BIN) -m benchmarks.codebook_scale $(ARGS)
+
+bench-drift: setup ## The codebook and a year of new items [ARGS="--seeds 1"]
+	@$(IN_ENV) $(PYTHON_BIN) -m benchmarks.drift $(ARGS)
 
 ##@ Upkeep
 .PHONY: setup lock lint clean

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
@@ -49,27 +50,41 @@ def item_vectors(data: DataSet, encoder: Encoder, shared: Path) -> npt.NDArray[n
 def item_texts(data: DataSet, shared: Path) -> list[str]:
     """Distinct texts in a seeded random order."""
     if data == "complete-journey":
-        texts = _complete_journey()
-    else:
-        file = shared / data / "items.parquet"
-        if not file.is_file():
-            raise SystemExit(f"error: no {file}; allowed: a folder --shared with {data}/items.parquet in it")
-        table = pq.read_table(file)
-        columns = [table[name].to_pylist() for name in ("title", "genres") if name in table.schema.names]
-        texts = [". ".join(filter(None, row)).replace("|", ", ") for row in zip(*columns, strict=True)]
+        return [str(text) for text in complete_journey_arrivals()["text"]]
+    file = shared / data / "items.parquet"
+    if not file.is_file():
+        raise SystemExit(f"error: no {file}; allowed: a folder --shared with {data}/items.parquet in it")
+    table = pq.read_table(file)
+    columns = [table[name].to_pylist() for name in ("title", "genres") if name in table.schema.names]
+    texts = [". ".join(filter(None, row)).replace("|", ", ") for row in zip(*columns, strict=True)]
     distinct = sorted(set(texts))
-    return [distinct[i] for i in np.random.default_rng(0).permutation(len(distinct))]
+    return [distinct[i] for i in _shuffled(len(distinct))]
 
 
-def _complete_journey() -> list[str]:
+def _shuffled(n: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(0).permutation(n)
+
+
+def complete_journey_arrivals() -> pd.DataFrame:
+    """Distinct texts of The Complete Journey in the order of their vectors: text, department, first day sold (or
+    none)."""
     from pyspark.sql import functions as F
 
     from jobs.platform.built_in import complete_journey
     from jobs.platform.spark import session
 
-    _, items = complete_journey(session("benchmark"))
-    text = F.concat_ws(". ", "title", "description", "category")
-    return [row.text for row in items.select(text.alias("text")).distinct().toLocalIterator()]
+    events, items = complete_journey(session("benchmark"))
+    sold = events.groupBy("item_id").agg(F.min("timestamp").alias("first"))
+    text = F.concat_ws(". ", "title", "description", "category").alias("text")
+    found = (
+        items.join(sold, "item_id", "left")
+        .select(text, F.col("category").alias("department"), F.to_date(F.timestamp_seconds("first")).alias("day"))
+        .groupBy("text")
+        .agg(F.min("department").alias("department"), F.min("day").alias("day"))
+        .toPandas()
+        .sort_values("text")
+    )
+    return found.iloc[_shuffled(len(found))].reset_index(drop=True)
 
 
 def _embed(texts: Sequence[str], name: Encoder, title: str) -> npt.NDArray[np.float32]:

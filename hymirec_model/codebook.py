@@ -33,6 +33,7 @@ from hymirec_model.vectors import check_vectors, check_weights, distinct_sample
 Floats = npt.NDArray[np.floating]
 Codes = npt.NDArray[np.uint8]
 MAX_GENERATIONS = 256  # a generation is stored in one byte
+DECODED = 1024  # vectors decoded at once
 
 
 class ResidualCodebook:
@@ -215,9 +216,13 @@ class ResidualCodebook:
             If a shape, a code or a generation is not one of this book's.
         """
         table = self.to_module()
-        rows, which = table.checked(np.asarray(codes), generation)
+        rows, which = (torch.from_numpy(array) for array in table.checked(np.asarray(codes), generation))
+        rebuilt = np.empty((len(rows), self.dim_), np.float32)
         with torch.inference_mode():
-            return np.asarray(table(torch.from_numpy(rows), torch.from_numpy(which)))
+            for start in range(0, len(rows), DECODED):  # sums are brought to unit length while a core's cache has them
+                part = slice(start, start + DECODED)
+                rebuilt[part] = table(rows[part], which[part]).numpy()
+        return rebuilt
 
     def to_module(self) -> CodeTable:
         """The decoder as a module without parameters, for a model that reads codes on its own device."""

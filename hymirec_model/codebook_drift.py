@@ -7,6 +7,7 @@ when the next one is due.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from hymirec_model.config import CodebookConfig
 from hymirec_model.vectors import check_vectors
 
 Floats = npt.NDArray[np.floating]
+Action = Literal["kept", "new generation", "new book"]
 NEIGHBOURS = 10
 QUERIES = 2_000  # vectors among which neighbours are sought, at most
 
@@ -41,6 +43,13 @@ class Drift:
     arrivals: Fidelity
     why: str
     """Why a new generation is due; empty if none is."""
+
+
+def next_action(book: ResidualCodebook, drift: Drift, config: CodebookConfig) -> Action:
+    """What keeps the book up with its items: no fit, one more generation, or a new book once there are many."""
+    if not drift.why:
+        return "kept"
+    return "new generation" if book.generations_ < config.max_generations else "new book"
 
 
 def fidelity(vectors: Floats, rebuilt: Floats, queries: int = QUERIES) -> Fidelity:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hymirec_model.codebook import ResidualCodebook
-from hymirec_model.codebook_drift import Drift, measure_drift
+from hymirec_model.codebook_drift import Action, Drift, measure_drift, next_action
 from hymirec_model.config import CodebookConfig
 from jobs.platform import cli, columns, plots, tracking
 from jobs.platform.errors import WarehouseError
@@ -58,8 +58,7 @@ class Inputs:
 class Report:
     """What fit_codebook did."""
 
-    action: str
-    """"new book", "new generation" or "kept"."""
+    action: Action
     why: str
     generations: int
     arrivals: int
@@ -152,18 +151,17 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
     config, sample = profile.codebook, ItemSample(wh, inputs.vectors, profile.codebook.seed)
     first_seen_after = _arrived(wh, inputs.catalog, inputs.book.info["fits"][-1] if inputs.book else ds)
     items, arrivals = np.arange(len(first_seen_after)), np.flatnonzero(first_seen_after)
-    action, why, drift, book = "new book", inputs.why_new, None, ResidualCodebook(config)
+    action: Action = "new book"
+    why, drift, book = inputs.why_new, None, ResidualCodebook(config)
     if inputs.book is not None:
         book = ResidualCodebook.load(wh.local_copy(inputs.book))
         book.config = replace(book.config, beam=config.beam)
         others = np.flatnonzero(~first_seen_after)
         drift = measure_drift(book, sample.vectors(others, MEASURED), sample.vectors(arrivals, MEASURED), config)
-        action, why = "kept", drift.why or f"{len(arrivals):,} arrivals since the last fit need no new generation"
-        if drift.why and book.generations_ < config.max_generations:
-            action = "new generation"
-        elif drift.why:
-            action, why = "new book", f"{drift.why}; the {config.max_generations} of max_generations exist"
-            book = ResidualCodebook(config)
+        action = next_action(book, drift, config)
+        why = drift.why or f"{len(arrivals):,} arrivals since the last fit need no new generation"
+        if action == "new book":
+            why, book = f"{why}; the {config.max_generations} of max_generations exist", ResidualCodebook(config)
 
     if action == "kept" and inputs.book is not None:
         keep(wh, inputs.book, ds)  # what an earlier run of this day fitted must not stay in force

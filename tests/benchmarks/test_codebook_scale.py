@@ -1,0 +1,33 @@
+"""The scale benchmark runs the real jobs and measures the memory of all their processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import codebook_scale, report
+
+
+@pytest.mark.integration
+def test_runs_the_jobs_on_a_small_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "results")
+    codebook_scale.main(items=[3_000], name="small", folder=tmp_path)
+    written = json.loads((tmp_path / "results" / "small.json").read_text())
+    rows = {row["name"]: row for row in written["rows"]}
+    assert rows["fit_codebook"]["peak_mib"] > 100 and rows["encode_items"]["peak_mib"] > 300
+    assert rows["encode, one process"]["vectors_per_s"] > rows["encode, one process"]["spark_vectors_per_s"]
+    assert 0 < rows["decode, cpu"]["share_of_copy"] < 1
+
+
+def test_growing_memory_is_a_check_that_fails() -> None:
+    rows = [
+        {"name": "fit_codebook", "items": 100_000, "peak_mib": 1000.0},
+        {"name": "fit_codebook", "items": 1_100_000, "peak_mib": 1050.0},
+        {"name": "encode_items", "items": 100_000, "peak_mib": 1000.0},
+        {"name": "encode_items", "items": 1_100_000, "peak_mib": 1400.0},
+    ]
+    assert [check.name for check in codebook_scale.checks(rows) if not check.holds] == [
+        "encode_items: bytes of memory an item more"
+    ]
