@@ -147,18 +147,18 @@ def a_year(vectors: Floats, day: npt.NDArray[np.int64], config: CodebookConfig) 
     coded, start = Coded.nothing(vectors, config), time.process_time()
     book = ResidualCodebook(config).fit(vectors[day == 0])
     coded.code(book, np.flatnonzero(day == 0))
-    fits, most, last = 1, 1, 0
+    fits, most, first, last = 1, 1, 0, 0  # first and last day of the book's fits
     for today in tqdm(range(1, int(day.max()) + 1), desc="days", unit="day", mininterval=5):
         arrived = np.flatnonzero(day == today)
-        known, new = random.permutation(np.flatnonzero(day <= last)), np.flatnonzero((day > last) & (day <= today))
-        sample = vectors[known[:MEASURED]], vectors[random.permutation(new)[:MEASURED]]
+        base, new = random.permutation(np.flatnonzero(day <= first)), np.flatnonzero((day > last) & (day <= today))
+        sample = vectors[base[:MEASURED]], vectors[random.permutation(new)[:MEASURED]]
         action = next_action(book, measure_drift(book, *sample, config), config)
         if action != "kept":
             fits, last = fits + 1, today
         if action == "new generation":
             book.partial_fit(vectors[new])
         elif action == "new book":
-            book = ResidualCodebook(config).fit(vectors[day <= today])
+            book, first = ResidualCodebook(config).fit(vectors[day <= today]), today
             coded.code_again(book, np.flatnonzero(day < today))
         coded.code(book, arrived)
         most = max(most, book.generations_)

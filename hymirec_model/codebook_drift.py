@@ -37,7 +37,7 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Arrivals beside the items that the book was fitted on."""
+    """Arrivals beside the base pool, the items that the book's first fit knew."""
 
     base: Fidelity
     arrivals: Fidelity
@@ -85,7 +85,7 @@ def fidelity(vectors: Floats, rebuilt: Floats, queries: int = QUERIES) -> Fideli
 
 
 def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config: CodebookConfig) -> Drift:
-    """Compare how the book serves arrivals and the items it knows, each by the generation that suits it best.
+    """Compare how the book serves arrivals and its base pool, each vector by the generation that suits it best.
 
     A generation is due when arrivals fall behind by more than `config.drift` in mean cosine or by more than
     `config.drift_recall` in neighbour recall, and as many of them differ as a layer has entries.
@@ -105,8 +105,8 @@ def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config
         return Drift(known, new, "")
     why = (
         f"{distinct:,} different arrivals have cosine {new.cosine:.4f} and neighbour recall "
-        f"{new.neighbour_recall:.3f}, others {known.cosine:.4f} and {known.neighbour_recall:.3f}; allowed is a drift "
-        f"of {config.drift} and {config.drift_recall}"
+        f"{new.neighbour_recall:.3f}, the base pool {known.cosine:.4f} and {known.neighbour_recall:.3f}; allowed is a "
+        f"drift of {config.drift} and {config.drift_recall}"
     )
     return Drift(known, new, why)
 

@@ -121,9 +121,9 @@ class CodebookConfig:
     """k-means iterations a layer."""
     refit_rounds: int = 2
     """Rounds of the joint refit of all layers at the end; one comes every few layers on the way (0 = none at all)."""
-    drift: float = 0.01
+    drift: float = 0.02
     """A new generation is fitted when arrivals' mean cosine falls further than this below that of known items."""
-    drift_recall: float = 0.05
+    drift_recall: float = 0.1
     """The same for the share of ten nearest neighbours that codes keep."""
     max_generations: int = 8
     """Where one more would be due, a new book is fitted and all items are coded anew; each costs encoding time."""

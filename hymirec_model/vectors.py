@@ -8,6 +8,7 @@ import numpy.typing as npt
 from hymirec_model.errors import InputError
 
 Floats = npt.NDArray[np.floating]
+DRAWS = 8  # of each distinct vector in a weighted sample, on average at most
 UNIT_TOLERANCE = 1e-2  # float16 keeps the length of a unit vector to about 1e-3
 
 
@@ -36,8 +37,8 @@ def distinct_sample(
     """A sample of rows for a fit, whatever order the rows come in, and how many distinct rows there were.
 
     Many products share a text and hence a vector: repeats would leave the validation split no judge, and centres
-    twice. So the sample holds at most `limit` distinct rows; with weights, `limit` draws from them by their weight (of
-    equal rows the sum), the same row as often as it is drawn.
+    twice. So the sample holds at most `limit` distinct rows; with weights, as many draws from them by their weight (of
+    equal rows the sum), the same row as often as it is drawn, but no more than DRAWS times the distinct rows.
     """
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     bytes_of_row = rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel()
@@ -45,7 +46,8 @@ def distinct_sample(
     distinct, random = keys.view(np.float32).reshape(-1, rows.shape[1]), np.random.default_rng(seed)
     if weight is not None and len(keys):
         share = np.bincount(place, weight, len(keys))
-        return distinct[np.sort(random.choice(len(keys), limit, p=share / share.sum()))], int((share > 0).sum())
+        draws = min(limit, DRAWS * len(keys))
+        return distinct[np.sort(random.choice(len(keys), draws, p=share / share.sum()))], int((share > 0).sum())
     if len(keys) > limit:
         return distinct[np.sort(random.choice(len(keys), limit, replace=False))], len(keys)
     return distinct, len(keys)

@@ -5,9 +5,9 @@ day. Writes ``codebook_drift/ds``, what was measured and done, and ``codebook/ds
 
 - a new book when there is none yet, the item vectors come from another item space, the profile asks for another
   form, ``--recode always`` says so, or one generation more than ``codebook.max_generations`` would be due;
-- a new generation of the book when the items that arrived since the last fit are served worse than the others, by
-  more than ``codebook.drift`` (mean cosine) or ``codebook.drift_recall`` (neighbours kept), and at least as many of
-  them differ as a layer has entries;
+- a new generation of the book when the items that arrived since the last fit are served worse than the base pool (what
+  the book's first fit knew), by more than ``codebook.drift`` (mean cosine) or ``codebook.drift_recall`` (neighbours
+  kept), and at least as many of them differ as a layer has entries;
 - otherwise nothing.
 
 ``encode_items`` gives the items their codes. A new generation changes no stored code, a new book changes all of them.
@@ -24,9 +24,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.codebook_drift import Action, Drift, measure_drift, next_action
@@ -69,9 +66,9 @@ class Report:
     def __str__(self) -> str:
         lines = [f"codebook: {self.action} ({self.why}), {self.generations} generation(s)"]
         if self.drift is not None and self.arrivals:
-            for name, seen in (("arrivals", self.drift.arrivals), ("others", self.drift.base)):
+            for name, seen in (("arrivals", self.drift.arrivals), ("base pool", self.drift.base)):
                 lines.append(
-                    f"{name + ':':9s} {seen.vectors:,} measured, cosine {seen.cosine:.4f} (mean vector alone "
+                    f"{name + ':':10s} {seen.vectors:,} measured, cosine {seen.cosine:.4f} (mean vector alone "
                     f"{seen.zero_line:.4f}), {seen.neighbour_recall:.1%} of ten nearest neighbours kept"
                 )
         return "\n".join(lines)
@@ -149,15 +146,16 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
         If a table does not have the columns or the rows it should have.
     """
     config, sample = profile.codebook, ItemSample(wh, inputs.vectors, profile.codebook.seed)
-    first_seen_after = _arrived(wh, inputs.catalog, inputs.book.info["fits"][-1] if inputs.book else ds)
-    items, arrivals = np.arange(len(first_seen_after)), np.flatnonzero(first_seen_after)
+    fits = inputs.book.info["fits"] if inputs.book else [ds]
+    first_ds = columns.days(wh, inputs.catalog, "first_ds")
+    arrivals = np.flatnonzero(first_ds > np.datetime64(fits[-1]))
     action: Action = "new book"
     why, drift, book = inputs.why_new, None, ResidualCodebook(config)
     if inputs.book is not None:
         book = ResidualCodebook.load(wh.local_copy(inputs.book))
         book.config = replace(book.config, beam=config.beam)
-        others = np.flatnonzero(~first_seen_after)
-        drift = measure_drift(book, sample.vectors(others, MEASURED), sample.vectors(arrivals, MEASURED), config)
+        base = np.flatnonzero(first_ds <= np.datetime64(fits[0]))
+        drift = measure_drift(book, sample.vectors(base, MEASURED), sample.vectors(arrivals, MEASURED), config)
         action = next_action(book, drift, config)
         why = drift.why or f"{len(arrivals):,} arrivals since the last fit need no new generation"
         if action == "new book":
@@ -166,8 +164,8 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
     if action == "kept" and inputs.book is not None:
         keep(wh, inputs.book, ds)  # what an earlier run of this day fitted must not stay in force
     else:
-        fitted_on = items if action == "new book" else arrivals
-        events = event_counts(wh, ds, profile, len(items))
+        fitted_on = np.arange(len(first_ds)) if action == "new book" else arrivals
+        events = event_counts(wh, ds, profile, len(first_ds))
         book.partial_fit(*sample.drawn(fitted_on, 1 + events[fitted_on], 2 * config.fit_sample))
         _write(wh, ds, book, inputs, config, continued=action == "new generation")
     report = Report(action, why, book.generations_, len(arrivals), drift)
@@ -194,12 +192,6 @@ def drift_by_day(wh: Warehouse, ds: str) -> dict[str, dict[str, Any]]:
     """What was measured on the last days up to ``ds``."""
     days = [day for day in wh.partitions("codebook_drift") if day <= ds][-SHOWN_DAYS:]
     return {day: wh.partition("codebook_drift", day).info for day in days}
-
-
-def _arrived(wh: Warehouse, catalog: Partition, after: str) -> npt.NDArray[np.bool_]:
-    """Which items were first seen after a day, of shape (items,)."""
-    later = [pc.greater(batch.column(0), pa.scalar(after)) for batch in columns.batches(wh, catalog, ["first_ds"])]
-    return np.concatenate([np.empty(0, bool), *(rows.to_numpy(zero_copy_only=False) for rows in later)])
 
 
 def _identity(config: CodebookConfig) -> dict[str, Any]:

@@ -117,6 +117,15 @@ def column(warehouse: Warehouse, partition: Partition, name: str) -> npt.NDArray
     return np.concatenate(parts) if parts else np.empty(0)
 
 
+def days(warehouse: Warehouse, partition: Partition, name: str) -> npt.NDArray[np.datetime64]:
+    """A column of days written YYYY-MM-DD as days: 8 bytes a row where text has many times that."""
+    parts = [
+        pa.compute.cast(batch.column(0), pa.date32()).to_numpy(zero_copy_only=False)
+        for batch in batches(warehouse, partition, [name])
+    ]
+    return np.concatenate([np.empty(0, "datetime64[D]"), *parts])
+
+
 def matrix(values: Any, table: str, name: str) -> npt.NDArray[Any]:
     """A column of lists of one length as an array (rows, length), without a copy where Arrow allows.
 

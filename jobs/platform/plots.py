@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Cosine and neighbour recall of arrivals and of known items by day; a line marks each fit.
+    """Cosine and neighbour recall of arrivals and of the base pool by day; a line marks each fit.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
     for axis, name, title in zip(
         axes, ("cosine", "neighbour_recall"), ("mean cosine", "ten nearest neighbours kept"), strict=True
     ):
-        for group, label, style in (("base", "known items", "s--"), ("arrivals", "arrivals since the last fit", "o-")):
+        for group, label, style in (("base", "base pool", "s--"), ("arrivals", "arrivals since the last fit", "o-")):
             values = [facts.get(f"{group}_{name}", np.nan) for facts in by_day.values()]
             axis.plot(range(len(by_day)), values, style, label=label, markersize=4)
         for place, facts in enumerate(by_day.values()):
