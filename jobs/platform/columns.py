@@ -77,7 +77,7 @@ def batches(
     """
     for name in sorted(name for name in partition.files if name.endswith(".parquet")):
         with warehouse.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, pre_buffer=False)  # else Arrow keeps every row group until the last is read
             _check_columns(parquet, partition, columns)
             yield from parquet.iter_batches(batch_size=rows, columns=columns)
 

@@ -35,8 +35,9 @@ def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
                 axis.annotate(facts["action"], (place, 0.02), xycoords=("data", "axes fraction"), rotation=90)
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
-    step = max(1, len(by_day) // 12)
-    axes[-1].set_xticks(range(0, len(by_day), step), list(by_day)[::step], rotation=30, ha="right")
+        step = max(1, len(by_day) // 12)
+        axis.set_xticks(range(0, len(by_day), step), list(by_day)[::step], rotation=30, ha="right")
+        axis.tick_params(labelbottom=axis is axes[-1])
     axes[0].set_title("Codebook: how faithfully codes stand for items")
     axes[0].legend()
     return figure

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import codebook_scale, report
+from jobs.platform.warehouse import Warehouse
 
 
 @pytest.mark.integration
@@ -19,6 +20,19 @@ def test_runs_the_jobs_on_a_small_catalogue(tmp_path: Path, monkeypatch: pytest.
     assert rows["fit_codebook"]["peak_mib"] > 100 and rows["encode_items"]["peak_mib"] > 300
     assert rows["encode, one process"]["vectors_per_s"] > rows["encode, one process"]["spark_vectors_per_s"]
     assert 0 < rows["decode, cpu"]["share_of_copy"] < 1
+
+
+@pytest.mark.integration
+def test_memory_of_a_fit_does_not_grow_with_the_vectors(tmp_path: Path) -> None:
+    profile = tmp_path / "small.yaml"
+    profile.write_text("codebook: {layers: 2, size: 16, iterations: 1, fit_sample: 2000}\n")
+    peaks = []
+    for size in (100_000, 900_000):
+        wh = Warehouse(str(tmp_path / str(size)))
+        codebook_scale.write_day(wh, size)
+        peaks.append(codebook_scale.run_job("fit_codebook", wh, profile, tmp_path)["peak_mib"])
+    vectors_mib = 800_000 * codebook_scale.DIM * 2 / 2**20
+    assert peaks[1] - peaks[0] < vectors_mib / 2, "293 MiB more vectors"
 
 
 def test_growing_memory_is_a_check_that_fails() -> None:
