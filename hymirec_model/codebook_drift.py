@@ -97,7 +97,7 @@ def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config
         Samples in random order; neighbours are sought among equally many of both.
     config : CodebookConfig
     """
-    same = min(len(base), len(arrivals), QUERIES)
+    same = min(len(base), len(arrivals) or QUERIES, QUERIES)
     known, new = (fidelity(rows, book.decode(*_coded(book, rows)), same) for rows in (base, arrivals))
     lost, lost_recall = known.cosine - new.cosine, known.neighbour_recall - new.neighbour_recall
     distinct = len(np.unique(arrivals, axis=0))

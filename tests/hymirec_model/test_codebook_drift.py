@@ -44,6 +44,7 @@ def test_nothing_to_measure_is_nan_not_a_figure() -> None:
 def test_no_arrivals_are_no_drift(book: ResidualCodebook) -> None:
     drift = measure_drift(book, clustered(500), np.empty((0, 16), np.float32), CONFIG)
     assert drift.why == "" and drift.arrivals.vectors == 0 and math.isnan(drift.arrivals.cosine)
+    assert drift.base.cosine > 0.9 and drift.base.neighbour_recall > 0.3, "the base pool is measured all the same"
 
 
 @settings(max_examples=15)
