@@ -14,6 +14,8 @@ from torch.nn.functional import embedding_bag, normalize
 
 from hymirec_model.errors import InputError
 
+CPU_ROWS = 1024  # decoded at once on a CPU
+
 
 class CodeTable(nn.Module):
     """Codes and generations to unit vectors, in one gather.
@@ -38,15 +40,24 @@ class CodeTable(nn.Module):
 
     def forward(self, codes: Tensor, generation: Tensor) -> Tensor:
         """Codes int64 of shape (..., L), generation int64 of shape (...): float32 of shape (..., d)."""
-        entries, levels = codes[..., : self.layers], codes[..., self.layers :]
-        row = generation[..., None] * (self.layers * self.size) + self.offset + entries
-        flat = row.reshape(-1, self.layers)
+        flat, which = codes.reshape(-1, self.bytes), generation.expand(codes.shape[:-1]).reshape(-1)
+        if codes.device.type == "cpu":  # sums are brought to unit length while a core's cache has them
+            rebuilt = torch.empty(len(flat), self.dim)
+            for start in range(0, len(flat), CPU_ROWS):
+                part = slice(start, start + CPU_ROWS)
+                rebuilt[part] = self._decode(flat[part], which[part])
+        else:
+            rebuilt = self._decode(flat, which)
+        return rebuilt.reshape(*codes.shape[:-1], self.dim)
+
+    def _decode(self, codes: Tensor, generation: Tensor) -> Tensor:
+        entries, levels = codes[:, : self.layers], codes[:, self.layers :]
+        row = generation[:, None] * (self.layers * self.size) + self.offset + entries
         weights = None
         if self.bytes > self.layers:
             bounds = self.coefficient_range[generation]
-            weights = (bounds[..., 0] + levels * ((bounds[..., 1] - bounds[..., 0]) / 255)).reshape(flat.shape)
-        total = embedding_bag(flat, self.table, mode="sum", per_sample_weights=weights)
-        return normalize(total, dim=-1).reshape(*codes.shape[:-1], self.dim)
+            weights = bounds[..., 0] + levels * ((bounds[..., 1] - bounds[..., 0]) / 255)
+        return normalize(embedding_bag(row, self.table, mode="sum", per_sample_weights=weights), dim=-1)
 
     def checked(
         self, codes: npt.NDArray[np.integer], generation: npt.ArrayLike | None

@@ -33,7 +33,6 @@ from hymirec_model.vectors import check_vectors, check_weights, distinct_sample
 Floats = npt.NDArray[np.floating]
 Codes = npt.NDArray[np.uint8]
 MAX_GENERATIONS = 256  # a generation is stored in one byte
-DECODED = 1024  # vectors decoded at once
 
 
 class ResidualCodebook:
@@ -216,13 +215,9 @@ class ResidualCodebook:
             If a shape, a code or a generation is not one of this book's.
         """
         table = self.to_module()
-        rows, which = (torch.from_numpy(array) for array in table.checked(np.asarray(codes), generation))
-        rebuilt = np.empty((len(rows), self.dim_), np.float32)
+        rows, which = table.checked(np.asarray(codes), generation)
         with torch.inference_mode():
-            for start in range(0, len(rows), DECODED):  # sums are brought to unit length while a core's cache has them
-                part = slice(start, start + DECODED)
-                rebuilt[part] = table(rows[part], which[part]).numpy()
-        return rebuilt
+            return np.asarray(table(torch.from_numpy(rows), torch.from_numpy(which)))
 
     def to_module(self) -> CodeTable:
         """The decoder as a module without parameters, for a model that reads codes on its own device."""
