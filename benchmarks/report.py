@@ -42,6 +42,8 @@ class Results:
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
+    commit: str = field(default_factory=lambda: _commit())
+    """Taken at the start: the file that is written here would make the work tree dirty."""
 
     @classmethod
     def resumed(cls, name: str) -> Results:
@@ -55,7 +57,7 @@ class Results:
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep and print a contender's figures."""
-        self.rows.append(row | {"commit": _commit()})
+        self.rows.append(row | {"commit": self.commit})
         print("  ".join(f"{key} {_text(value)}" for key, value in row.items() if key != "runs"), flush=True)
         self.write()
 
@@ -65,7 +67,7 @@ class Results:
         target = FOLDER / f"{self.name}.json"
         about = {
             "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-            "commit": _commit(),
+            "commit": self.commit,
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "machine": machine(),
             "seconds": round(time.perf_counter() - self.started),
