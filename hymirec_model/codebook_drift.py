@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig
-from hymirec_model.vectors import check_vectors
+from hymirec_model.vectors import check_vectors, distinct_rows
 
 Floats = npt.NDArray[np.floating]
 Action = Literal["kept", "new generation", "new book"]
@@ -100,7 +100,7 @@ def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config
     same = min(len(base), len(arrivals) or QUERIES, QUERIES)
     known, new = (fidelity(rows, book.decode(*_coded(book, rows)), same) for rows in (base, arrivals))
     lost, lost_recall = known.cosine - new.cosine, known.neighbour_recall - new.neighbour_recall
-    distinct = len(np.unique(arrivals, axis=0))
+    distinct = len(distinct_rows(np.asarray(arrivals))[0])
     if distinct < config.size or not (lost > config.drift or lost_recall > config.drift_recall):
         return Drift(known, new, "")
     why = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from hymirec_model.errors import InputError
 
 Floats = npt.NDArray[np.floating]
+Scalar = TypeVar("Scalar", bound=np.generic)
 DRAWS = 8  # of each distinct vector in a weighted sample, on average at most
 UNIT_TOLERANCE = 1e-2  # float16 keeps the length of a unit vector to about 1e-3
 
@@ -31,6 +34,16 @@ def check_vectors(vectors: Floats, dim: int | None = None) -> npt.NDArray[np.flo
     return rows
 
 
+def distinct_rows(rows: npt.NDArray[Scalar]) -> tuple[npt.NDArray[Scalar], npt.NDArray[np.int64]]:
+    """The distinct ones of rows of shape (n, d), in the order of their bytes, and the place of each row among them.
+
+    Several times as fast as numpy.unique along an axis, which compares number by number.
+    """
+    packed = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
+    keys, place = np.unique(packed, return_inverse=True)
+    return keys.view(rows.dtype).reshape(-1, rows.shape[1]), place
+
+
 def distinct_sample(
     vectors: Floats, limit: int, seed: int, weight: npt.NDArray[np.floating] | None = None
 ) -> tuple[npt.NDArray[np.float32], int]:
@@ -40,17 +53,15 @@ def distinct_sample(
     twice. So the sample holds at most `limit` distinct rows; with weights, as many draws from them by their weight (of
     equal rows the sum), the same row as often as it is drawn, but no more than DRAWS times the distinct rows.
     """
-    rows = np.ascontiguousarray(vectors, dtype=np.float32)
-    bytes_of_row = rows.view(np.dtype((np.void, rows.shape[1] * 4))).ravel()
-    keys, place = np.unique(bytes_of_row, return_inverse=True)
-    distinct, random = keys.view(np.float32).reshape(-1, rows.shape[1]), np.random.default_rng(seed)
-    if weight is not None and len(keys):
-        share = np.bincount(place, weight, len(keys))
-        draws = min(limit, DRAWS * len(keys))
-        return distinct[np.sort(random.choice(len(keys), draws, p=share / share.sum()))], int((share > 0).sum())
-    if len(keys) > limit:
-        return distinct[np.sort(random.choice(len(keys), limit, replace=False))], len(keys)
-    return distinct, len(keys)
+    distinct, place = distinct_rows(np.asarray(vectors, dtype=np.float32))
+    n, random = len(distinct), np.random.default_rng(seed)
+    if weight is not None and n:
+        share = np.bincount(place, weight, n)
+        draws = min(limit, DRAWS * n)
+        return distinct[np.sort(random.choice(n, draws, p=share / share.sum()))], int((share > 0).sum())
+    if n > limit:
+        return distinct[np.sort(random.choice(n, limit, replace=False))], n
+    return distinct, n
 
 
 def check_weights(weight: npt.ArrayLike, n: int) -> npt.NDArray[np.float64]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.errors import HymirecError
+from hymirec_model.vectors import distinct_rows
 from jobs.platform import columns
 from jobs.platform.columns import RowGroup
 from jobs.platform.errors import SchemaError
@@ -98,7 +99,7 @@ class SliceCoding:
             same = pa.compute.equal(before["text_hash"], table["text_hash"].slice(0, n))
             missing[:n] = ~same.to_numpy()
         if missing.any():
-            distinct, place = np.unique(vectors[missing], axis=0, return_inverse=True)  # many products share a text
+            distinct, place = distinct_rows(vectors[missing])  # many products share a text
             new = book.encode_best(distinct)
             generations[missing], codes[missing] = new[0][place], new[1][place]
         coded = table.select(["item_index", "item_id", "text_hash"])
