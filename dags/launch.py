@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
+OVERRIDES = ("retrain", "recode")  # options that only some jobs have; the others every job has
 _GRACE_SECONDS = 15
 _KEPT_LINES = 50
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
-
-
-OVERRIDES = ("retrain", "recode")  # options that only some jobs have; the others every job has
 
 
 def options(refresh: Mapping[str, str | None], overrides: Collection[str]) -> list[str]:
