@@ -8,7 +8,7 @@ The codebook has collapsed when less than ``gate.min_code_usage`` of its first g
 mean cosine of items and what their codes stand for is lower than in the last release by more than
 ``gate.max_cosine_loss``. Then nothing is written.
 
-Spark hands a row group of item_vectors to a task. The demo's 92,331 items take about 15 s on two cores the first time.
+Spark hands a row group of item_vectors to a task. The demo's 92,331 items take about half a minute on two cores.
 """
 
 from __future__ import annotations

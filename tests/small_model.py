@@ -96,6 +96,7 @@ def write_day(
         columns = {"item_index": index, "item_id": ids, "text_hash": hashes, "generation": pa.array(generations)}
         part.write_table(pa.table(columns | {"codes": flat}), "from-000000000000.parquet")
         part.info |= {"book": "b1", "space_version": space_version, "generations": 1, "layers": 4}
+        part.info |= {"cosine": 0.95, "zero_line": 0.6, "neighbour_recall": 0.7, "usage": 1.0}
     with wh.write_partition("recommender", DAY) as part:
         recommender(merge).save(part.local)
         part.info |= {"model_version": "m1", "space_version": space_version}
