@@ -51,7 +51,8 @@ def main(
     for case in ((d, e, b) for d in data for e in encoder for b in n_bytes):
         vectors = item_vectors(case[0], case[1], shared)  # type: ignore[arg-type]
         compare(results, {"data": case[0], "encoder": case[1], "bytes": case[2]}, vectors, seeds, contenders)
-    results.checks = checks(results.rows)
+        results.checks = checks(results.rows)
+        results.write()
     print(f"written: {results.write()}")
     results.show()
 
