@@ -2,7 +2,7 @@
 
 Usage::
 
-    make bench-codebook-scale                             10 M items: 6 GB of disk and half an hour on two cores
+    make bench-codebook-scale                             up to 10 M items
     make bench-codebook-scale ARGS="--items 100000"
 
 Items are noisy copies of 50,000 random directions, each with a text of its own. ``fit_codebook`` and ``encode_items``

@@ -98,7 +98,7 @@ def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config
     config : CodebookConfig
     """
     same = min(len(base), len(arrivals) or QUERIES, QUERIES)
-    known, new = (fidelity(rows, book.decode(*_coded(book, rows)), same) for rows in (base, arrivals))
+    known, new = (fidelity(rows, _rebuilt(book, rows), same) for rows in (base, arrivals))
     lost, lost_recall = known.cosine - new.cosine, known.neighbour_recall - new.neighbour_recall
     distinct = len(distinct_rows(np.asarray(arrivals))[0])
     if distinct < config.size or not (lost > config.drift or lost_recall > config.drift_recall):
@@ -111,9 +111,9 @@ def measure_drift(book: ResidualCodebook, base: Floats, arrivals: Floats, config
     return Drift(known, new, why)
 
 
-def _coded(book: ResidualCodebook, rows: Floats) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _rebuilt(book: ResidualCodebook, rows: Floats) -> Floats:
     generations, codes = book.encode_best(rows)
-    return codes, generations
+    return book.decode(codes, generations)
 
 
 def nearest(queries: Floats, database: Floats) -> npt.NDArray[np.int64]:

@@ -33,7 +33,7 @@ class Fit:
     coefficient_range: Tensor
     """`form="projection"`: (L / 2, 2) least and largest coefficient; else (0, 2)."""
     report: dict[str, int | float]
-    """Vectors read, cosine on them, and what the joint refit brought."""
+    """Vectors read, and their mean cosine."""
 
 
 def fit_additive(vectors: Tensor, config: CodebookConfig) -> Fit:

@@ -122,7 +122,7 @@ class CodebookConfig:
     refit_rounds: int = 2
     """Rounds of the joint refit of all layers at the end; one comes every few layers on the way (0 = none at all)."""
     drift: float = 0.02
-    """A new generation is fitted when arrivals' mean cosine falls further than this below that of known items."""
+    """A new generation is fitted when arrivals' mean cosine falls further than this below the base pool's."""
     drift_recall: float = 0.1
     """The same for the share of ten nearest neighbours that codes keep."""
     max_generations: int = 8

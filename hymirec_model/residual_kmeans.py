@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
-CELLS = 1 << 18  # products held at once: 1 MiB of float32 stays in a core's cache
+from hymirec_model.beam_search import CELLS
 
 
 class Residuals:

@@ -49,8 +49,8 @@ def distinct_sample(
 ) -> tuple[npt.NDArray[np.float32], int]:
     """A sample of rows for a fit, whatever order the rows come in, and how many distinct rows there were.
 
-    Many products share a text and hence a vector: repeats would leave the validation split no judge, and centres
-    twice. So the sample holds at most `limit` distinct rows; with weights, as many draws from them by their weight (of
+    Many products share a text and hence a vector: repeats would put centres where others are. So the sample
+    holds at most `limit` distinct rows; with weights, as many draws from them by their weight (of
     equal rows the sum), the same row as often as it is drawn, but no more than DRAWS times the distinct rows.
     """
     distinct, place = distinct_rows(np.asarray(vectors, dtype=np.float32))

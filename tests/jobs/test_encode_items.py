@@ -130,9 +130,7 @@ def test_few_codes_in_use_stop_the_day(spark: SparkSession, wh: Warehouse) -> No
     assert bytes_of(wh, DAY) == before, "a refused day must leave what was there"
 
 
-def test_a_worse_book_than_the_last_release_s_stops_the_day(
-    spark: SparkSession, wh: Warehouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worse_book_than_the_last_release_s_stops_the_day(spark: SparkSession, wh: Warehouse) -> None:
     report = run(spark, wh, DAY)
     release = releases.Release(wh, "2020-03-19-0123abcd", {"codebook": {"cosine": report.fidelity.cosine + 0.004}})
     refuse_collapse(report, GateConfig(), release)
