@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
@@ -41,7 +42,7 @@ def item_vectors(data: DataSet, encoder: Encoder, shared: Path) -> npt.NDArray[n
     """Unit vectors of the distinct texts of a catalogue, of shape (n, d), in a seeded random order."""
     kept = state_folder() / "cache" / "benchmarks" / f"{data}-{encoder}.npy"
     if not kept.is_file():
-        states = _embed(item_texts(data, shared), encoder, f"{data}, {encoder}")
+        states = embed_texts(item_texts(data, shared), encoder, f"{data}, {encoder}")
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.save(kept, states / np.linalg.norm(states, axis=1, keepdims=True))
     return np.asarray(np.load(kept))
@@ -54,11 +55,14 @@ def item_texts(data: DataSet, shared: Path) -> list[str]:
     file = shared / data / "items.parquet"
     if not file.is_file():
         raise SystemExit(f"error: no {file}; allowed: a folder --shared with {data}/items.parquet in it")
-    table = pq.read_table(file)
-    columns = [table[name].to_pylist() for name in ("title", "genres") if name in table.schema.names]
-    texts = [". ".join(filter(None, row)).replace("|", ", ") for row in zip(*columns, strict=True)]
-    distinct = sorted(set(texts))
+    distinct = sorted(set(texts_of(pq.read_table(file))))
     return [distinct[i] for i in _shuffled(len(distinct))]
+
+
+def texts_of(items: pa.Table) -> list[str]:
+    """What an encoder reads of each row: its title, and its genres where it has any."""
+    columns = [items[name].to_pylist() for name in ("title", "genres") if name in items.schema.names]
+    return [". ".join(filter(None, row)).replace("|", ", ") for row in zip(*columns, strict=True)]
 
 
 def _shuffled(n: int) -> npt.NDArray[np.int64]:
@@ -87,7 +91,8 @@ def complete_journey_arrivals() -> pd.DataFrame:
     return found.iloc[_shuffled(len(found))].reset_index(drop=True)
 
 
-def _embed(texts: Sequence[str], name: Encoder, title: str) -> npt.NDArray[np.float32]:
+def embed_texts(texts: Sequence[str], name: Encoder, title: str) -> npt.NDArray[np.float32]:
+    """Text states (n, h), with a progress bar named ``title``."""
     config = CONFIGS[name]
     source = weights.resolve(config.weights, state_folder() / "models")
     # bf16: faster than float32, on CPUs too

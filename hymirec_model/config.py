@@ -83,8 +83,18 @@ class ItemSpaceConfig:
     """Length of an item vector."""
     residual: bool = True
     """Learn a vector an item beside its text; zero for items without events before the cut."""
-    shrinkage: float = 1.0
+    shrinkage: float = 3.0
     """Events at which an item's residual counts half at the start: n / (n + shrinkage)."""
+    near: int = 50
+    """Two items count as taken together when a user took them at most so many events apart."""
+    near_decay: float = 0.7
+    """A pair that lies g events apart counts g ** -near_decay."""
+    item_exponent: float = 0.3
+    """Power of an item's total that its co-occurrences are divided by: the lower, the more popular items lead."""
+    spectrum_exponent: float = 0.25
+    """Power of the eigenvalues in item vectors: the lower, the more rare patterns count."""
+    recency: float = 0.8
+    """A user's r-th newest event weighs r ** -recency at the start."""
     steps: int = 300
     batch_users: int = 128
     window: int = 10
@@ -99,8 +109,8 @@ class ItemSpaceConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "dim", "batch_users", "window", "history", "negatives", "learning_rate")
-        _share(self, "recent")
+        _positive(self, "dim", "near", "batch_users", "window", "history", "negatives", "learning_rate")
+        _share(self, "recent", "near_decay", "item_exponent", "spectrum_exponent")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,37 +21,14 @@ from torch import Tensor, nn
 from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
 from hymirec_model.histories import Batch, Histories, WindowSampler
-from hymirec_model.hymirec import LOG_SCALE, START_SCALE
 from hymirec_model.item_space import Floats, ItemSpace
-from hymirec_model.light_recommender import LightRecommender
-from hymirec_model.losses import masked_negatives, mixture_loss
-from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.negatives import NegativeSampler
+from hymirec_model.user_side import UserSide
 
 Ints = npt.NDArray[np.int64]
 Report = Callable[[int, dict[str, float]], object]
 """Called with the number of steps done and the metrics of the last one."""
 CPU = torch.device("cpu")
-TWIN_COSINE = 0.98  # a negative closer to the target than this is masked (RED-Rec, arXiv 2510.14788)
-
-
-class UserSide(nn.Module):
-    """One user vector a history, and the scale of its cosines."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.light = LightRecommender(dim, interests=1, width=128)
-        self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
-
-    def loss(self, batch: Batch, vectors: Tensor, places: Tensor, negatives: Negatives) -> Tensor:
-        """InfoNCE of a batch; ``vectors[places]`` are those of history, targets and negatives, one after the other."""
-        history, targets = batch.items_BN.numel(), batch.targets_BW.numel()
-        history_BNd = vectors[places[:history]].view(*batch.items_BN.shape, -1)
-        target_BWd = vectors[places[history : history + targets]].view(*batch.targets_BW.shape, -1)
-        negative_nd = vectors[places[history + targets :]]
-        user_B1d = self.light(history_BNd, batch.ages_BN, batch.mask_BN)
-        false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negatives.ids, TWIN_COSINE)
-        scale = self.log_scale.clamp(*LOG_SCALE).exp()
-        return mixture_loss(user_B1d, target_BWd, batch.target_mask_BW, negative_nd, false_BWn, scale, negatives.bias)
 
 
 def distinct_items(batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +138,10 @@ def tune_encoder(
         space_config, residual=False, steps=config.head_steps, negatives=len(pool), history=config.history
     )
     torch.manual_seed(config.seed)
-    space, user_side = ItemSpace(head_config, encoder.hidden, len(texts)), UserSide(space_config.dim)
+    space, user_side = (
+        ItemSpace(head_config, encoder.hidden, len(texts)),
+        UserSide(space_config.dim, recency=space_config.recency),
+    )
     space.initialise(states, state_of_item, histories)
 
     def report_head(step: int, metrics: dict[str, float]) -> None:

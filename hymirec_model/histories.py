@@ -19,7 +19,7 @@ from torch import Tensor
 from hymirec_model.errors import InputError, require
 
 Ints = npt.NDArray[np.int64]
-AGE_BUCKETS = 64
+AGE_BUCKETS = RANK_BUCKETS = 64
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,17 @@ def age_bucket(seconds: Ints) -> Ints:
     hours = np.maximum(seconds, 0) / 3600
     buckets: Ints = np.minimum(4 * np.log2(1 + hours), AGE_BUCKETS - 1).astype(np.int64)
     return buckets
+
+
+def rank_buckets(columns: int) -> Tensor:
+    """Bucket of the place from the end of each of ``columns`` events (newest last): four a doubling, long (N,)."""
+    rank_N = torch.arange(columns - 1, -1, -1)
+    return (4 * torch.log2(1 + rank_N.double())).long().clamp_max(RANK_BUCKETS - 1)
+
+
+def rank_of_bucket() -> Tensor:
+    """About how many newer events an event in each bucket has, of shape (RANK_BUCKETS,)."""
+    return 2 ** (torch.arange(RANK_BUCKETS) / 4) - 1
 
 
 def window_batch(histories: Histories, users: Ints, cuts: Ints, now: Ints, history: int, window: int) -> Batch:

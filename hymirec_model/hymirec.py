@@ -19,9 +19,7 @@ from hymirec_model.config import RecommenderConfig
 from hymirec_model.errors import InputError
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
-
-LOG_SCALE = (0.0, 4.6051702)  # log 1 … log 100, as RED-Rec (arXiv 2510.14788) clamps it
-START_SCALE = 20.0
+from hymirec_model.user_side import LOG_SCALE, START_SCALE, UserSide
 
 
 class HyMiRec(nn.Module):
@@ -49,6 +47,18 @@ class HyMiRec(nn.Module):
     def scale(self) -> Tensor:
         """Factor on the cosines in losses and in the merge at retrieval."""
         return self.log_scale.clamp(*LOG_SCALE).exp()
+
+    @torch.no_grad()
+    def start_from(self, user_side: UserSide) -> None:
+        """Let every coarse interest start as the one interest of stage 1.
+
+        Raises
+        ------
+        InputError
+            If that is of another width or for other item vectors.
+        """
+        self.light.start_from(user_side.light)
+        self.log_scale.copy_(user_side.log_scale)
 
     def forward(self, history_BNd: Tensor, ages_BN: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
         """Return coarse interests (B, M, d) and interests (B, K, d), unit vectors.

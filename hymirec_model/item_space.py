@@ -1,13 +1,9 @@
 """The item space: text states → unit item vectors, by a shared head and a small residual an item.
 
-It starts from the log: truncated SVD of the user × item counts gives a vector to every item with events, ridge
+It starts from the log: items that have events get a vector by what they are taken with (collaborative.py), ridge
 regression fits the head to predict these vectors from text states, and an item's residual is what the text does not
 explain, shrunk by the number of its events. So new items land where their text says, and well-known ones where the
 log says. Training then tunes both on a recommendation loss (encoder_training.py).
-
-The length of an SVD vector tells how much of the log an item explains, and unit vectors would lose it. So the last
-coordinate holds what is missing to length 1: the inner product with a user vector that is zero there is that of the
-SVD vectors (Bachrach et al. 2014, doi:10.1145/2645710.2645741, section 3).
 
 Shapes: I items, h state size, d item dimensions.
 """
@@ -20,22 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
-import scipy.sparse.linalg as sla
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hymirec_model.collaborative import collaborative_vectors
 from hymirec_model.config import ItemSpaceConfig
-from hymirec_model.errors import require
 from hymirec_model.histories import Histories
 
 Floats = npt.NDArray[np.float32]
-# Measured on The Complete Journey, recall@50 of the mean of a household's items, d = 128: exponents of 0.15, 0.3, 0.5
-# gave .221, .180, .138; flattened lengths (1, 0.7, 0.5, 0.3) gave .221, .235, .235, .200.
-ITEM_EXPONENT = 0.15
-LENGTH_EXPONENT = 0.6
 
 
 class ItemSpace(nn.Module):
@@ -99,7 +89,7 @@ class ItemSpace(nn.Module):
         counts = np.bincount(histories.items, minlength=self.items)
         known = np.flatnonzero(counts)
         self.centre.copy_(torch.from_numpy(states[state_of_item[known]].mean(0)))
-        target = torch.from_numpy(collaborative_vectors(histories, self.items, self.config.dim, self.config.seed))
+        target = torch.from_numpy(collaborative_vectors(histories, self.items, self.config))
         inputs = F.normalize(torch.from_numpy(states) - self.centre, dim=-1)
         text = inputs[state_of_item[known]]
         # All items count alike: most are rare, and so is an item of which only the text is known. Weighted by counts,
@@ -143,41 +133,3 @@ class ItemSpace(nn.Module):
         space = cls(ItemSpaceConfig(**settings["item_space"]), settings["hidden"], settings["items"])
         space.load_state_dict(load_file(folder / "model.safetensors"))
         return space.eval()
-
-
-def collaborative_vectors(histories: Histories, items: int, dim: int, seed: int) -> Floats:
-    """Unit vectors (items, dim) from a truncated SVD of the user × item log-counts; zero for items without events.
-
-    Counts are divided by the root of the user's sum, so that busy users do not rule the space, and by a small power
-    of the item's, so that popular items do not. Lengths are flattened by a power too, and the last coordinate makes
-    them 1.
-
-    Raises
-    ------
-    InputError
-        If there are no users.
-    """
-    require(len(histories) > 0, "histories: seen 0 users; allowed: 1 or more")
-    ones = np.ones(len(histories.items), np.float32)
-    counts = sp.csr_matrix((ones, (histories.users, histories.items)), shape=(len(histories), items))
-    counts.sum_duplicates()
-    counts.data = np.log1p(counts.data)
-    by_user, by_item = (np.maximum(np.asarray(counts.sum(axis)).ravel(), 1e-9) for axis in (1, 0))
-    scaled = sp.diags_array(by_user**-0.5) @ counts @ sp.diags_array(by_item**-ITEM_EXPONENT)
-    vectors = np.zeros((items, dim), np.float32)
-    rank = min(dim - 1, min(scaled.shape) - 1)
-    if rank > 0:
-        start = np.random.default_rng(seed).standard_normal(min(scaled.shape)).astype(np.float32)
-        _, values, right = sla.svds(scaled.astype(np.float32), k=rank, v0=start)
-        right = right[np.argsort(-values)]
-        # SVD leaves the signs open; fixing them makes reruns equal.
-        right *= np.sign(right[np.arange(rank), np.abs(right).argmax(1)])[:, None]
-        vectors[:, :rank] = right.T
-    length = np.linalg.norm(vectors, axis=1)
-    flat = length**LENGTH_EXPONENT
-    longest = np.quantile(flat[length > 0], 0.9995) if length.any() else 1.0
-    wanted = np.minimum(flat / longest, 1)
-    vectors *= np.divide(wanted, length, out=np.zeros_like(length), where=length > 0)[:, None]
-    has_events = np.bincount(histories.items, minlength=items) > 0
-    vectors[:, -1] = np.where(has_events, np.sqrt(1 - wanted**2), 0)
-    return vectors

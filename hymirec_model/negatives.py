@@ -34,10 +34,9 @@ class Negatives:
 class NegativeSampler:
     """Draws negatives among the items with events, half of them uniformly and half by their counts.
 
-    With a bias of -log(q · known) on each score, q an item's probability, the sum over the negatives estimates the
-    same as that over as many uniform ones, with far less noise: a few popular items hold most of the softmax's mass,
-    and uniform draws mostly miss them (importance sampling; Bengio and Senécal 2008,
-    doi:10.1109/TNN.2007.912312).
+    With a bias of -log(n · q) on each score, q an item's probability, the sum over n negatives estimates that over all
+    items with events: the loss is that of the full softmax, whatever n. A few popular items hold most of its mass, and
+    uniform draws mostly miss them (importance sampling; Bengio and Senécal 2008, doi:10.1109/TNN.2007.912312).
 
     Parameters
     ----------
@@ -57,10 +56,11 @@ class NegativeSampler:
         share = np.where(counts > 0, (1 - BY_COUNT) / known + BY_COUNT * counts / counts.sum(), 0)
         self._items = np.flatnonzero(counts)
         self._bounds = np.cumsum(share[self._items])
-        self._bias = -np.log(share[self._items] * known).astype(np.float32)
+        self._bias = -np.log(share[self._items]).astype(np.float32)
         self._random = np.random.default_rng(seed)
 
     def draw(self, count: int) -> Negatives:
         """Draw ``count`` negatives."""
         places = np.searchsorted(self._bounds, self._random.random(count) * self._bounds[-1], side="right")
-        return Negatives(torch.from_numpy(self._items[places]), torch.from_numpy(self._bias[places]))
+        bias = self._bias[places] - np.float32(np.log(count))
+        return Negatives(torch.from_numpy(self._items[places]), torch.from_numpy(bias))

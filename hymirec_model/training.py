@@ -1,8 +1,8 @@
 """Stage 2: the light recommender and the LLM recommender are trained on frozen item vectors.
 
 First the light recommender alone, in cheap steps, then both together with the same loss on the coarse interests as a
-side task. Histories are read as codes and decoded on the device; targets and negatives are
-the items' full vectors.
+side task. What a phase makes worse on held windows is undone: the loss may fall while retrieval gets worse. Histories
+are read as codes and decoded on the device; targets and negatives are the items' full vectors.
 
 Shapes: B users, N history positions, W targets, n negatives, K interests, M coarse interests, d item dimensions.
 """
@@ -34,6 +34,7 @@ from hymirec_model.losses import (
     usage,
 )
 from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.validation import Validation
 
 VALIDATION_NEGATIVES = 2048
 SCALE_PACE = 5  # the scale's learning rate over the others': it has a long way to go in few steps
@@ -140,8 +141,9 @@ def train_recommender(
     Returns
     -------
     dict
-        Validation loss of the coarse interests and of the interests, on the last windows of up to
-        ``config.validation_users`` users, which training does not see.
+        On the last windows of up to ``config.validation_users`` users, which training does not see: recall@50 before
+        and after each phase, and losses of the coarse interests and of the interests at the end. A phase that lowers
+        the recall is undone.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     sampler = WindowSampler(
@@ -162,10 +164,15 @@ def train_recommender(
     bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     batches = iter(sampler)
 
+    fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
+    validation = Validation(step_module, sampler.held_windows(), items, fixed, device)
+    figures: dict[str, float] = {}
     done = 0
     for light_only, steps in ((True, config.light_steps), (False, config.steps)):
         if not steps:
             continue
+        before = validation.recall(light_only=light_only)
+        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         groups = _parameter_groups(model, config, light_only)
         optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
         trained = [p for group in groups for p in group["params"]]
@@ -191,25 +198,23 @@ def train_recommender(
             optimizer.step()
             done += 1
             report(done, {name: value.item() for name, value in logged.items()} | {"gradient_norm": float(norm)})
+        after = validation.recall(light_only=light_only)
+        if before is not None and after is not None:
+            if _agreed(after < before, device):
+                model.load_state_dict(start)
+            phase = "light" if light_only else "llm"
+            figures |= {f"validation_recall_before_{phase}": before, f"validation_recall_after_{phase}": after}
     model.eval()
-    fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
-    return _validate(step_module, sampler, items, config, fixed, device)
+    return figures | validation.losses()
 
 
-@torch.no_grad()
-def _validate(
-    step_module: TrainingStep,
-    sampler: WindowSampler,
-    items: Items,
-    config: RecommenderTrainingConfig,
-    negatives: Negatives,
-    device: torch.device,
-) -> dict[str, float]:
-    logged = [
-        step_module(batch.to(device), items, negatives, 0, light_only=False)[1] for batch in sampler.held_windows()
-    ]
-    names = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
-    return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in names if logged}
+def _agreed(decision: bool, device: torch.device) -> bool:
+    """The first process's decision, for all."""
+    if not dist.is_initialized():
+        return decision
+    shared = torch.tensor([decision], dtype=torch.uint8, device=device)
+    dist.broadcast(shared, 0)
+    return bool(shared.item())
 
 
 def _parameter_groups(model: HyMiRec, config: RecommenderTrainingConfig, light_only: bool) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
     from hymirec_model.item_space import ItemSpace
+    from hymirec_model.user_side import UserSide
 
 ROW_GROUP = 32_768  # items that a task of encode_items takes at once
 
@@ -70,9 +71,10 @@ def make_vectors(
 
     states, state_of_item = read_states(wh, ds, encoder)
     if kept is None:
-        space = train(wh, ds, profile, states, state_of_item, run)
+        space, user_side = train(wh, ds, profile, states, state_of_item, run)
         with wh.write_partition("item_space", ds) as part:
             space.save(part.local)
+            user_side.save(part.local)
             part.info |= {"encoder": encoder.info["version"], "version": version_of(part.local)}
             part.info |= facts_of(ds, profile, "item_space")
         kept = wh.partition("item_space", ds)
@@ -95,23 +97,24 @@ def train(
     states: np.ndarray,
     state_of_item: np.ndarray,
     run: StageRun,
-) -> ItemSpace:
-    """Train an item space on the log before the held-out days."""
+) -> tuple[ItemSpace, UserSide]:
+    """Train an item space, and the user side that goes with it, on the log before the held-out days."""
     import torch
 
-    from hymirec_model.encoder_training import UserSide, train_item_space
+    from hymirec_model.encoder_training import train_item_space
     from hymirec_model.item_space import ItemSpace
     from hymirec_model.training import training_device
+    from hymirec_model.user_side import UserSide
 
     config: ItemSpaceConfig = profile.item_space
     histories = training_histories(wh, ds, profile)
     torch.manual_seed(config.seed)
     space = ItemSpace(config, states.shape[1], len(state_of_item))
     space.initialise(states, state_of_item, histories)
-    user_side = UserSide(config.dim)
+    user_side = UserSide(config.dim, profile.recommender.light_width, config.recency)
     progress = Progress(run, "item space", config.steps)
     train_item_space(space, user_side, states, state_of_item, histories, config, progress, training_device())
-    return space.cpu()
+    return space.cpu(), user_side.cpu()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Stage 2: train the light recommender and the LLM recommender when they are due.
 
-Reads ``histories/ds`` without the held-out days, ``item_vectors/ds``, ``item_codes/ds`` and the newest codebook.
-Writes ``recommender/ds``. Due by age, and whenever the item vectors changed their space. Under torchrun every process
-reads its share of the batches; the first one writes.
+Reads ``histories/ds`` without the held-out days, ``item_vectors/ds``, ``item_codes/ds``, the newest codebook and item
+space, whose user side the light recommender starts from. Writes ``recommender/ds``. Due by age, and whenever the item
+vectors changed their space. Under torchrun every process reads its share of the batches; the first one writes.
 
 The demo trains two layers of SmolLM2-135M for little more than a minute on two cores.
 """
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -68,13 +69,19 @@ def main(
             run.params({"recommender": settings.recommender, "recommender_training": settings.recommender_training})
             written = train(wh, ds, settings, vectors, run)
             assert written is not None
-    losses = "no history long enough to validate on"
-    if "validation_loss" in written.info:
-        losses = (
-            f"validation loss {written.info['validation_loss']:.4f} "
-            f"(coarse interests alone {written.info['validation_coarse_loss']:.4f})"
-        )
-    print(f"recommender: trained ({why}), version {written.info['model_version']}, {losses}")
+    print(f"recommender: trained ({why}), version {written.info['model_version']}, {outcome(written.info)}")
+
+
+def outcome(figures: Mapping[str, Any]) -> str:
+    """What training changed on the windows that it did not see, in words."""
+    if "validation_loss" not in figures:
+        return "no history long enough to validate on"
+    phases = []
+    for phase, title in (("light", "light recommender"), ("llm", "LLM")):
+        if f"validation_recall_after_{phase}" in figures:
+            before, after = (figures[f"validation_recall_{when}_{phase}"] for when in ("before", "after"))
+            phases.append(f"{title} {before:.4f} -> {after:.4f}" + (" (undone)" if after < before else ""))
+    return f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
 
 
 def train(
@@ -87,10 +94,12 @@ def train(
     from hymirec_model.hymirec import HyMiRec
     from hymirec_model.llm_recommender import load_backbone
     from hymirec_model.training import Items, train_recommender, training_device
+    from hymirec_model.user_side import UserSide
     from hymirec_model.weights import resolve
 
     codes = wh.partition("item_codes", ds)
     codebook = wh.latest("codebook", until=ds) or wh.partition("codebook", ds)
+    space = wh.latest("item_space", until=ds) or wh.partition("item_space", ds)
     histories = training_histories(wh, ds, profile)
     config, training = profile.recommender, profile.recommender_training
     item_vectors = columns.vectors(wh, vectors).astype(np.float32)
@@ -103,6 +112,7 @@ def train(
     torch.manual_seed(training.seed)
     backbone = load_backbone(resolve(config.weights, MODELS), config.backbone_layers)
     model = HyMiRec(config, vectors.info["dim"], backbone)
+    model.start_from(UserSide.load(wh.local_copy(space)))
     table = ResidualCodebook.load(wh.local_copy(codebook)).to_module()
     report = Progress(run, "recommender", training.light_steps + training.steps) if run else _silent
     figures = train_recommender(model, table, items, histories, training, report, training_device())

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hymirec_model.config import ItemSpaceConfig
-from hymirec_model.encoder_training import UserSide, train_item_space
-from hymirec_model.errors import InputError
-from hymirec_model.item_space import ItemSpace, collaborative_vectors
+from hymirec_model.encoder_training import train_item_space
+from hymirec_model.item_space import ItemSpace
+from hymirec_model.user_side import UserSide
 from tests.hymirec_model import planted
 
 ITEMS, UNSEEN, HIDDEN = 60, 12, 20
@@ -37,25 +37,6 @@ def gap(vectors: np.ndarray) -> float:
     same = np.equal.outer(planted.group_of(len(vectors)), planted.group_of(len(vectors)))
     cosine = vectors @ vectors.T
     return float(cosine[same & ~np.eye(len(vectors), dtype=bool)].mean() - cosine[~same].mean())
-
-
-def test_collaborative_vectors_know_what_is_used_together() -> None:
-    vectors = collaborative_vectors(LOG, ITEMS + UNSEEN, 8, seed=0)
-    assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors[:ITEMS], axis=1), 1, rtol=1e-5)
-    assert not vectors[ITEMS:].any()
-    assert gap(vectors[:ITEMS]) > 0.5
-    assert np.array_equal(vectors, collaborative_vectors(LOG, ITEMS + UNSEEN, 8, seed=0))
-
-
-def test_more_dimensions_than_the_log_has() -> None:
-    vectors = collaborative_vectors(LOG.of_users(np.arange(3)), ITEMS, 8, seed=0)
-    assert vectors.shape == (ITEMS, 8) and np.isfinite(vectors).all() and not vectors[:, 3:-1].any()
-
-
-def test_no_users_is_refused() -> None:
-    with pytest.raises(InputError, match="seen 0 users"):
-        collaborative_vectors(LOG.of_users(np.zeros(0, np.int64)), ITEMS, 8, seed=0)
 
 
 def test_items_without_events_stand_where_their_text_says() -> None:

@@ -87,6 +87,18 @@ def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
         assert torch.equal(tensor, same_model.state_dict()[name]), name
 
 
+def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hymirec_model.validation.LIST", 8)  # of 90 items
+    calm = replace(CONFIG, light_steps=20, steps=1, backbone_learning_rate=1e-12)
+    good, _, model = train(config=calm)
+    assert good["validation_recall_after_light"] > good["validation_recall_before_light"]
+    # A rate like this throws away what the backbone knew, and what the interests stood on.
+    figures, _, undone = train(config=replace(calm, steps=15, backbone_learning_rate=30.0))
+    assert figures["validation_recall_after_llm"] < figures["validation_recall_before_llm"]
+    for name, tensor in undone.state_dict().items():  # one calm step apart
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=5e-3, rtol=0)
+
+
 def test_objective_of_the_paper_trains() -> None:
     config = replace(CONFIG, light_steps=10, steps=20)
     figures, curve, _ = train("dmil", config)
@@ -115,7 +127,7 @@ def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> N
     short = planted.log(10, ITEMS, length=length)
     figures, curve, _ = train(config=replace(CONFIG, light_steps=1, steps=1), histories=short)
     assert len(curve) == 2 and np.isfinite(curve[-1][1]["loss"])
-    assert set(figures) <= {
+    assert {name for name in figures if "recall" not in name} <= {
         "validation_loss",
         "validation_coarse_loss",
         "validation_largest_interest_share",

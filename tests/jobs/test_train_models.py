@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from transformers import LlamaConfig, LlamaModel
 
+from hymirec_model.user_side import UserSide
 from jobs import fit_codebook, train_item_space, train_recommender
 from jobs.platform import cli, columns
 from jobs.platform.training import evaluation_cut
 from jobs.platform.warehouse import Warehouse
-from tests.small_day import profile
+from tests.small_day import DIM, profile
 from tests.small_model import DAY, table, write_day, write_histories
 
 ITEMS, NEXT = 300, "2020-03-21"
@@ -31,6 +33,13 @@ def write_texts(wh: Warehouse) -> None:
     with wh.write_partition("text_vectors", DAY) as part:
         part.write_table(pa.table(rows))
         part.info |= {"encoder_version": "e1", "dim": 12}
+
+
+def write_user_side(wh: Warehouse) -> None:
+    """Write what train_recommender needs of an item space."""
+    torch.manual_seed(0)
+    with wh.write_partition("item_space", DAY) as part:
+        UserSide(DIM, width=16, recency=0.5).save(part.local)
 
 
 def small_profile(folder: Path) -> str:
@@ -96,6 +105,8 @@ def test_held_out_events_never_reach_a_model(
     wh, settings = Warehouse(str(tmp_path / "warehouse")), small_profile(tmp_path)
     write_day(wh, n_items=ITEMS)
     write_texts(wh)
+    if job is train_recommender:
+        write_user_side(wh)
     rows = table(40, ITEMS)
     assert max(map(len, rows["item_indices"].to_pylist())) > LONGEST
     write_histories(wh, held(rows))

@@ -1,0 +1,96 @@
+"""How good a recommender in training is, on windows that training does not see.
+
+Shapes: B users, K interests, W targets, n items, d item dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hymirec_model import metrics
+from hymirec_model.histories import Batch
+from hymirec_model.retrieval import Merge, calibration_weights, top_items
+
+if TYPE_CHECKING:
+    from hymirec_model.negatives import Negatives
+    from hymirec_model.training import Items, TrainingStep
+
+LIST = 50
+CALIBRATION_ITEMS = 512
+LOGGED = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
+
+
+class Validation:
+    """Losses and recall on held windows.
+
+    Parameters
+    ----------
+    step : TrainingStep
+    windows : list of Batch
+        May be empty: then no figure is given.
+    items : Items
+        On the step's device, as the windows come to be.
+    negatives : Negatives
+        The same for every call, so that losses compare.
+    device : torch.device
+    """
+
+    def __init__(
+        self, step: TrainingStep, windows: list[Batch], items: Items, negatives: Negatives, device: torch.device
+    ) -> None:
+        self.step, self.items, self.negatives = step, items, negatives
+        self.windows = [window.to(device) for window in windows]
+        self._known = items.counts_I.nonzero()[:, 0]
+
+    @torch.no_grad()
+    def losses(self) -> dict[str, float]:
+        """Means over the windows of what training logs."""
+        logged = [self.step(batch, self.items, self.negatives, 0, light_only=False)[1] for batch in self.windows]
+        return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in LOGGED if logged}
+
+    @torch.no_grad()
+    def recall(self, *, light_only: bool) -> float | None:
+        """Recall@50 of the windows' items among all items with events, as retrieval would find them.
+
+        Parameters
+        ----------
+        light_only : bool
+            By the coarse interests, merged as they are trained, instead of the interests.
+
+        Returns
+        -------
+        float or None
+            None without windows.
+        """
+        if not self.windows:
+            return None
+        was_training = self.step.training
+        self.step.eval()
+        found = np.concatenate([self._of(batch, light_only) for batch in self.windows])
+        self.step.train(was_training)
+        return float(found.mean())
+
+    def _of(self, batch: Batch, light_only: bool) -> npt.NDArray[np.float64]:
+        model, vectors = self.step.model, self.items.vectors_Id[self._known]
+        history_BNd = self.step.code_table(self.items.codes_IL[batch.items_BN], self.items.generation_I[batch.items_BN])
+        interest_BKd = model.light(history_BNd, batch.ages_BN, batch.mask_BN)
+        merge: Merge = "lse"
+        if not light_only:
+            interest_BKd = model.llm(interest_BKd, history_BNd, batch.ages_BN, batch.mask_BN)
+            merge = model.config.merge
+        scale = float(model.scale)
+        weight_BK = torch.ones_like(interest_BKd[..., 0])
+        if merge == "calibrated":
+            weight_BK = calibration_weights(interest_BKd, vectors[:CALIBRATION_ITEMS], scale)
+        width = min(LIST, len(vectors))
+        found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale)
+        ranked = self._known[found].cpu().numpy()
+        targets = [
+            np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
+        ]
+        offsets = np.cumsum([0, *map(len, targets)])
+        return metrics.recall_at(ranked, (offsets, np.concatenate(targets)), width)
