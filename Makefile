@@ -12,7 +12,7 @@ override PERSON := $(USER)
 endif
 
 # Values reach the commands through the environment, so that no shell ever splits or expands them.
-export DS WAREHOUSE PROFILE RETRAIN RECODE PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
+export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
@@ -56,7 +56,10 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-codebook bench-codebook-scale bench-drift
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift
+bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
+
 bench-codebook: setup ## Our codebook beside faiss and others at equal bytes [ARGS="--data ml-1m --bytes 8"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
 	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.codebook $(ARGS)

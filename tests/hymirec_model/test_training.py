@@ -89,14 +89,14 @@ def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
 
 def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)  # of 90 items
-    calm = replace(CONFIG, light_steps=20, steps=1, backbone_learning_rate=1e-12)
+    calm = replace(CONFIG, light_steps=60, steps=1, backbone_learning_rate=1e-12)
     good, _, model = train(config=calm)
     assert good["validation_recall_after_light"] > good["validation_recall_before_light"]
     # A rate like this throws away what the backbone knew, and what the interests stood on.
     figures, _, undone = train(config=replace(calm, steps=15, backbone_learning_rate=30.0))
     assert figures["validation_recall_after_llm"] < figures["validation_recall_before_llm"]
     for name, tensor in undone.state_dict().items():  # one calm step apart
-        torch.testing.assert_close(tensor, model.state_dict()[name], atol=5e-3, rtol=0)
+        torch.testing.assert_close(tensor, model.state_dict()[name], atol=0.02, rtol=0)
 
 
 def test_objective_of_the_paper_trains() -> None:

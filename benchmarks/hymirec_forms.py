@@ -1,0 +1,196 @@
+"""HyMiRec and its single-interest and matched forms on a log, each in the same seconds of CPU time.
+
+All share stage 1 (item space and one interest, trained together). What differs is stage 2.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from benchmarks.quality_data import Log
+from hymirec_model.code_table import CodeTable
+from hymirec_model.codebook import ResidualCodebook
+from hymirec_model.config import CodebookConfig, ItemSpaceConfig, RecommenderConfig, RecommenderTrainingConfig
+from hymirec_model.encoder_training import train_item_space
+from hymirec_model.histories import Histories, Ints, window_batch
+from hymirec_model.hymirec import HyMiRec
+from hymirec_model.inference import calibration_sample, interest_weights
+from hymirec_model.item_space import ItemSpace
+from hymirec_model.llm_recommender import load_backbone
+from hymirec_model.retrieval import Merge, top_items
+from hymirec_model.training import Items, train_recommender
+from hymirec_model.user_side import UserSide
+from hymirec_model.weights import resolve
+from jobs.platform.local import state_folder
+
+Floats = npt.NDArray[np.float32]
+LIST, TRIAL, BATCH = 200, 4, 256
+STAGE_1 = 0.7  # of the time
+LIGHT = 0.4  # of stage 2's time
+CPU = torch.device("cpu")
+SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
+BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
+MODEL = RecommenderConfig(history=200)
+TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stage 2 is like; no ``model``: stage 1 alone."""
+
+    model: RecommenderConfig | None
+    window: int | None = None
+    """Targets a user; the log's own by default."""
+    codes: bool = True
+    """Histories are read from codes; False: from full vectors."""
+
+
+FORMS = {
+    "HyMiRec": Form(MODEL),
+    "stage 1 alone": Form(None),
+    "one interest, window (control)": Form(replace(MODEL, interests=1, coarse_interests=1)),
+    "one interest, next item (HLLM's form)": Form(
+        replace(MODEL, interests=1, coarse_interests=1, refine=False, objective="mixture"), window=1
+    ),
+    "matched interests, max (the paper's form)": Form(replace(MODEL, refine=False, objective="dmil", merge="max")),
+    "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage1:
+    """An item space and the user side that was trained with it."""
+
+    vectors: Floats
+    user_side: UserSide
+
+
+def fit(form: Form, log: Log, window: int, seconds: float, seed: int) -> Callable[[Histories], Ints]:
+    """Train a form; returns what ranks 200 items for given histories."""
+    stage_1 = seconds if form.model is None else STAGE_1 * seconds
+    first = _stage_1(log, window, stage_1, seed)
+    if form.model is None:
+        side = first.user_side
+        return _ranker(
+            log, first.vectors, lambda batch: side.light(*batch), "lse", float(side.log_scale.detach().exp()), None
+        )
+    began = time.process_time()
+    book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
+    generation, codes = book.encode_best(first.vectors)
+    table = book.to_module() if form.codes else _FullVectors(first.vectors)
+    items = Items(
+        vectors_Id=torch.from_numpy(first.vectors),
+        codes_IL=torch.from_numpy(codes.astype(np.int64)) if form.codes else torch.arange(log.items)[:, None],
+        generation_I=torch.from_numpy(generation.astype(np.int64)),
+        counts_I=torch.from_numpy(np.bincount(log.train.items, minlength=log.items)),
+    )
+    left = seconds - stage_1 - (time.process_time() - began)
+    training = replace(TRAINING, window=form.window or window, seed=seed)
+    model = _stage_2(form.model, training, table, items, log, first, max(left, 1))
+
+    def interests(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        found: torch.Tensor = model(*batch)[1]
+        return found
+
+    decoded = table(items.codes_IL, items.generation_I).numpy()
+    return _ranker(log, first.vectors, interests, form.model.merge, float(model.scale.detach()), decoded)
+
+
+def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
+    rows = np.arange(log.items)
+
+    def trained(steps: int) -> Stage1:
+        config = replace(SPACE, window=window, steps=steps, seed=seed)
+        torch.manual_seed(seed)
+        space, side = ItemSpace(config, log.states_Ih.shape[1], log.items), UserSide(config.dim, recency=config.recency)
+        space.initialise(log.states_Ih, rows, log.train)
+        began = time.process_time()
+        train_item_space(space, side, log.states_Ih, rows, log.train, config, _silent)
+        spent[steps] = time.process_time() - began
+        return Stage1(space.vectors(log.states_Ih, rows), side.eval())
+
+    spent: dict[int, float] = {}
+    began = time.process_time()
+    trained(TRIAL)
+    fixed = time.process_time() - began - spent[TRIAL]
+    return trained(max(TRIAL, int(TRIAL * (seconds - fixed) / spent[TRIAL])))
+
+
+def _stage_2(
+    config: RecommenderConfig,
+    training: RecommenderTrainingConfig,
+    table: CodeTable | _FullVectors,
+    items: Items,
+    log: Log,
+    first: Stage1,
+    seconds: float,
+) -> HyMiRec:
+    source = resolve(config.weights, state_folder() / "models")
+
+    def trained(light_steps: int, steps: int) -> HyMiRec:
+        torch.manual_seed(training.seed)
+        model = HyMiRec(config, first.vectors.shape[1], load_backbone(source, config.backbone_layers))
+        model.start_from(first.user_side)
+        chosen = replace(training, light_steps=light_steps, steps=steps)
+        marks.clear()
+        train_recommender(model, table, items, log.train, chosen, lambda *_: marks.append(time.process_time()), CPU)  # type: ignore[arg-type]
+        return model.eval()
+
+    marks: list[float] = []
+    trained(TRIAL, TRIAL)
+    light = (marks[TRIAL - 1] - marks[0]) / (TRIAL - 1)
+    whole = (marks[-1] - marks[TRIAL]) / (TRIAL - 1)
+    return trained(max(1, int(LIGHT * seconds / light)), max(1, int((1 - LIGHT) * seconds / whole)))
+
+
+class _FullVectors(torch.nn.Module):
+    """Stands where the codebook's decoder does: an item's code is its number."""
+
+    def __init__(self, vectors: Floats) -> None:
+        super().__init__()
+        self.vectors: torch.Tensor
+        self.register_buffer("vectors", torch.from_numpy(vectors))
+
+    def forward(self, codes: torch.Tensor, generation: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.vectors[codes[..., 0]]
+        return found
+
+
+def _ranker(
+    log: Log,
+    vectors: Floats,
+    interests_of: Callable[[tuple[torch.Tensor, ...]], torch.Tensor],
+    merge: Merge,
+    scale: float,
+    decoded: Floats | None,
+) -> Callable[[Histories], Ints]:
+    read = torch.from_numpy(vectors if decoded is None else decoded)
+    sample = vectors[calibration_sample(log.items)]
+
+    def rank(past: Histories) -> Ints:
+        found = []
+        for start in range(0, len(past), BATCH):
+            users = np.arange(start, min(start + BATCH, len(past)))
+            ends = past.offsets[users + 1]
+            # Ages count from the newest event: when the next one comes is not known.
+            batch = window_batch(past, users, ends, past.timestamps[ends - 1], MODEL.history, 0)
+            with torch.inference_mode():
+                found.append(interests_of((read[batch.items_BN], batch.ages_BN, batch.mask_BN)).numpy())
+        interests = np.concatenate(found)
+        weights = interest_weights(interests, merge, scale, sample)
+        seen = (past.offsets, past.items) if log.mask_seen else None
+        users_UKd, weights_UK, items_Id = (torch.from_numpy(array) for array in (interests, weights, vectors))
+        found_UN, _ = top_items(users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen)
+        return np.asarray(found_UN)
+
+    return rank
+
+
+def _silent(step: int, metrics: dict[str, float]) -> None:
+    """Contenders report their result only."""
