@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -87,13 +88,13 @@ class Results:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads that the numeric libraries may use, and memory."""
+    """Processor, cores, threads that the numeric libraries may use, memory, and the GPU where there is one."""
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "gpu": None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
