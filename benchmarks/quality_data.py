@@ -41,6 +41,7 @@ WINDOWS = {
     "amazon-beauty-2014": Window(3, 8),
     "amazon-toys-2014": Window(3, 8),
 }
+MOST_USERS = 10_000  # that are ranked for, a seeded sample where there are more
 REPEATS = ("online-retail",)  # people buy the same thing again, so what they had is not masked
 
 
@@ -62,7 +63,7 @@ class Log:
     train: Histories
     """What every contender may learn from."""
     next_item: Task
-    """The last event of each user; the events before it are known."""
+    """The last event of each user (or of MOST_USERS); the events before it are known."""
     window: Task
     """The last W events of users with enough of them, as a set."""
     states_Ih: npt.NDArray[np.float32]
@@ -145,6 +146,7 @@ def _without_last(histories: Histories, dropped: Ints) -> Histories:
 
 
 def _task(histories: Histories, users: Ints, events: int) -> Task:
+    users = np.sort(np.random.default_rng(0).permutation(users)[:MOST_USERS])
     chosen = histories.of_users(users)
     past = _without_last(chosen, np.full(len(users), events))
     lengths = np.diff(chosen.offsets)
