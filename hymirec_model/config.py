@@ -106,6 +106,8 @@ class ItemSpaceConfig:
     negatives: int = 4096
     """Sampled negatives shared by a step."""
     learning_rate: float = 2e-4
+    validation_users: int = 512
+    """Users whose last window is left to stage 2's validation: as ``RecommenderTrainingConfig.validation_users``."""
     seed: int = 0
 
     def __post_init__(self) -> None:

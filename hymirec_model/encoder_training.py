@@ -74,6 +74,7 @@ def train_item_space(
         history=config.history,
         window=config.window,
         seed=config.seed,
+        held=config.validation_users,
         recent=config.recent,
     )
     counts = np.bincount(histories.items, minlength=len(state_of_item))
@@ -138,10 +139,8 @@ def tune_encoder(
         space_config, residual=False, steps=config.head_steps, negatives=len(pool), history=config.history
     )
     torch.manual_seed(config.seed)
-    space, user_side = (
-        ItemSpace(head_config, encoder.hidden, len(texts)),
-        UserSide(space_config.dim, recency=space_config.recency),
-    )
+    space = ItemSpace(head_config, encoder.hidden, len(texts))
+    user_side = UserSide(space_config.dim, recency=space_config.recency)
     space.initialise(states, state_of_item, histories)
 
     def report_head(step: int, metrics: dict[str, float]) -> None:
