@@ -7,8 +7,8 @@ Usage::
 
 Two tasks: ``window`` finds the last W events of users with long enough histories, as a set; ``next`` the last event of
 every user. All items are ranked, those that a user had are left out (but not where people buy again). Every learner
-gets the same seconds of CPU time on one thread; texts were embedded before, by MiniLM. Intervals are 95 % bootstrap
-intervals over users, of the mean over seeds.
+gets the same seconds of CPU time on one thread, beside a few steps that find how many fit in; texts were embedded
+before, by MiniLM. Intervals are 95 % bootstrap intervals over users, of the mean over seeds.
 """
 
 from __future__ import annotations
