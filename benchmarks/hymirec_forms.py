@@ -56,7 +56,7 @@ FORMS = {
     "stage 1 alone": Form(None),
     "one interest, window (control)": Form(replace(MODEL, interests=1, coarse_interests=1)),
     "one interest, next item (HLLM's form)": Form(
-        replace(MODEL, interests=1, coarse_interests=1, refine=False, objective="mixture"), window=1
+        replace(MODEL, interests=1, coarse_interests=1, refine=False), window=1
     ),
     "matched interests, max (the paper's form)": Form(replace(MODEL, refine=False, objective="dmil", merge="max")),
     "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),

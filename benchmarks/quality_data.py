@@ -89,7 +89,7 @@ def load(name: LogName, shared: Path, *, validation: bool, seed: int = 0) -> Log
     seed : int, default=0
         Of the numbers of the items.
     """
-    histories, titles = _read(shared / name, seed)
+    histories, texts = _read(shared / name, seed)
     window = WINDOWS[name]
     if validation:
         histories = _train(histories, window)
@@ -99,7 +99,7 @@ def load(name: LogName, shared: Path, *, validation: bool, seed: int = 0) -> Log
         train=_train(histories, window),
         next_item=_task(histories, np.flatnonzero(lengths >= 2), 1),
         window=_task(histories, np.flatnonzero(lengths >= window.least), window.events),
-        states_Ih=_states(name, titles),
+        states_Ih=_states(name, texts),
         mask_seen=name not in REPEATS,
     )
 
@@ -149,11 +149,9 @@ def _task(histories: Histories, users: Ints, events: int) -> Task:
     users = np.sort(np.random.default_rng(0).permutation(users)[:MOST_USERS])
     chosen = histories.of_users(users)
     past = _without_last(chosen, np.full(len(users), events))
-    lengths = np.diff(chosen.offsets)
-    place = np.arange(len(chosen.items)) - np.repeat(chosen.offsets[:-1], lengths)
-    held = place >= np.repeat(lengths - events, lengths)
-    span = int(chosen.items.max()) + 1
-    pairs = np.unique(chosen.users[held] * span + chosen.items[held])
+    held = chosen.newest(events)
+    span = int(held.items.max()) + 1
+    pairs = np.unique(held.users * span + held.items)
     counts = np.bincount(pairs // span, minlength=len(users))
     return Task(past, (np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span))
 

@@ -13,14 +13,14 @@ import torch
 
 from hymirec_model import metrics
 from hymirec_model.histories import Batch
-from hymirec_model.retrieval import Merge, calibration_weights, top_items
+from hymirec_model.inference import calibration_sample, interest_weights
+from hymirec_model.retrieval import Merge, top_items
 
 if TYPE_CHECKING:
     from hymirec_model.negatives import Negatives
     from hymirec_model.training import Items, TrainingStep
 
 LIST = 50
-CALIBRATION_ITEMS = 512
 LOGGED = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
 
 
@@ -83,9 +83,9 @@ class Validation:
             interest_BKd = model.llm(interest_BKd, history_BNd, batch.ages_BN, batch.mask_BN)
             merge = model.config.merge
         scale = float(model.scale)
-        weight_BK = torch.ones_like(interest_BKd[..., 0])
-        if merge == "calibrated":
-            weight_BK = calibration_weights(interest_BKd, vectors[:CALIBRATION_ITEMS], scale)
+        sample = vectors[torch.from_numpy(calibration_sample(len(vectors)))].cpu().numpy()
+        weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
+        weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
         found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale)
         ranked = self._known[found].cpu().numpy()
