@@ -17,7 +17,7 @@ import pyarrow as pa
 from hymirec_model.config import ItemSpaceConfig
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import JobError
-from jobs.platform.parts import keep, space_version, vectors_content
+from jobs.platform.parts import keep, space_version
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.text_states import read_states
 from jobs.platform.tracking import StageRun
@@ -87,7 +87,7 @@ def make_vectors(
     with wh.write_partition("item_vectors", ds) as part:
         part.write_table(pa.table(table), row_group_size=ROW_GROUP)
         part.info |= {"space_version": space_version(encoder, kept), "dim": vectors.shape[1]}
-        part.info |= {"content": vectors_content(vectors)}
+        part.info |= {"content": columns.content(vectors)}
     return wh.partition("item_vectors", ds)
 
 

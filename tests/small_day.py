@@ -12,7 +12,7 @@ import pyarrow as pa
 from safetensors.numpy import save_file
 
 from jobs.platform import columns
-from jobs.platform.parts import space_version, vectors_content
+from jobs.platform.parts import space_version
 from jobs.platform.training import version_of
 from jobs.platform.warehouse import Warehouse
 
@@ -64,7 +64,7 @@ def write_items(
         for number, start in enumerate(range(0, n, step)):
             part.write_table(wide.slice(start, step), f"part-{number:05d}.parquet")
         part.info |= {"space_version": space_version, "dim": DIM}
-        part.info |= {"content": vectors_content(vectors.astype(np.float16))}
+        part.info |= {"content": columns.content(vectors.astype(np.float16))}
 
 
 def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_version: str = "m1") -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 
-import numpy as np
-import numpy.typing as npt
-
 from jobs.platform.errors import JobError
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -77,11 +74,6 @@ def keep(wh: Warehouse, model: Partition, ds: str) -> None:
 def space_version(encoder: Partition, space: Partition) -> str:
     """The ``space_version`` of item vectors made by an encoder and an item space."""
     return hashlib.sha256(f"{encoder.info['version']} {space.info['version']}".encode()).hexdigest()[:16]
-
-
-def vectors_content(vectors: npt.NDArray[np.float16]) -> str:
-    """Fingerprint of item vectors of shape (n, d), by which an index over other ones is told."""
-    return hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest()[:16]
 
 
 def _check_equal(key: str, seen: dict[str, object]) -> None:
