@@ -243,8 +243,10 @@ class EvaluationConfig:
 class IndexConfig:
     """The ANN index of a release."""
 
-    types: tuple[Literal["flat", "hnsw", "ivf"], ...] = ("flat", "hnsw", "ivf")
-    """Index types that are tried."""
+    types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-pq"], ...] = ("flat", "hnsw", "ivf")
+    """Index types that are tried, see index_types.py."""
+    memory_mb: float | None = None
+    """Largest size of the index in megabytes; types that do not fit are left out. None: any size."""
     target_recall: float = 0.99
     """Recall against exact search that the index must reach."""
     neighbours: int = 100
@@ -256,4 +258,9 @@ class IndexConfig:
     def __post_init__(self) -> None:
         _positive(self, "neighbours", "queries")
         _share(self, "target_recall")
-        require(len(self.types) > 0, "IndexConfig.types is empty; allowed: one or more of flat, hnsw, ivf")
+        require(
+            len(self.types) > 0, "IndexConfig.types is empty; allowed: one or more of flat, hnsw, ivf, ivf-int8, ivf-pq"
+        )
+        require(
+            self.memory_mb is None or self.memory_mb > 0, f"memory_mb is {self.memory_mb}; allowed: above 0, or null"
+        )

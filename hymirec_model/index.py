@@ -1,14 +1,15 @@
-"""The ANN index over item vectors: the cheapest type and setting that reaches the recall asked for.
+"""The ANN index over item vectors: the cheapest type and setting that reaches a recall within a memory budget.
 
 Cosine similarity is the inner product of unit vectors. Choosing by a stopwatch would give another index on
 another day; the cost here is counted instead: inner products a query, times a factor for how they reach
 memory. So the same vectors and queries give the same index, byte for byte, and the measured time is reported
 beside it.
+
+Vectors are read a shard at a time, so a memory-mapped file larger than memory will do; only the index itself is held.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +20,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hymirec_model import index_types
 from hymirec_model.config import IndexConfig
 from hymirec_model.errors import InputError
+from hymirec_model.index_types import TYPES, IndexType
 from hymirec_model.vectors import check_vectors
 
 Floats = npt.NDArray[np.floating]
 
-# Cost of one inner product: a scan of the whole matrix runs as one matrix product, lists of an inverted file
-# are read in order, a graph jumps through memory.
-COST = {"flat": 1.0, "ivf": 2.5, "hnsw": 16.0}
 TIE = 1e-6  # an item whose score is this close to the last exact one is as good (many products share one text)
-HNSW_LINKS, HNSW_BUILD = 16, 80
-IVF_TRAIN = 64  # vectors read a list when the lists are trained
+SHARD = 1 << 16  # vectors read at once
+CALL = 8  # queries of a timed call: the interests of a user
+_CELLS = 1 << 24  # numbers held at once when what was found is scored exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,11 @@ class Trial:
     type: str
     setting: dict[str, int]
     recall: float
-    """Share of the exact nearest neighbours found, ties counted as found."""
+    """Share of the exact nearest neighbours among what is fetched, ties counted as found."""
     cost: float
     """Weighted inner products a query; decides among those that reach the target."""
     microseconds: float
-    """Measured CPU time a query on one thread, all queries in one call; for information."""
+    """Measured CPU time a query on one thread, CALL queries a call; for information."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class IndexReport:
     n_items: int
     dim: int
     neighbours: int
+    fetch: int
+    """Items to fetch for each one wanted, before they are ranked exactly."""
     target_recall: float
     n_queries: int
     bytes: int
@@ -73,8 +76,8 @@ def build_index(vectors: Floats, queries: Floats, config: IndexConfig) -> tuple[
 
     Parameters
     ----------
-    vectors : array of shape (n, d)
-        Unit vectors; row numbers become the ids.
+    vectors : array of shape (n, d), any float type
+        Unit vectors; row numbers become the ids. Read a shard at a time.
     queries : array of shape (q, d)
         Unit vectors, such as users' interests.
     config : IndexConfig
@@ -87,56 +90,81 @@ def build_index(vectors: Floats, queries: Floats, config: IndexConfig) -> tuple[
     Raises
     ------
     InputError
-        If there are no vectors or queries, they are not unit vectors of one dimension, or no listed type
-        reaches the target.
+        If there are no vectors or queries, they are not unit vectors of one dimension, no listed type fits into
+        `config.memory_mb`, or none that fits reaches the target.
     """
-    rows, asked = (
-        check_vectors(vectors),
-        check_vectors(queries, vectors.shape[1] if vectors.ndim == 2 else None),
-    )
-    if not len(rows) or not len(asked):
-        raise InputError(f"got {len(rows)} vectors and {len(asked)} queries, at least one of each is required.")
-    neighbours = min(config.neighbours, len(rows))
-    exact = _flat(rows)
+    asked = check_vectors(queries, vectors.shape[1] if vectors.ndim == 2 else None)
+    if not len(vectors) or not len(asked):
+        raise InputError(f"got {len(vectors)} vectors and {len(asked)} queries, at least one of each is required.")
+    neighbours = min(config.neighbours, len(vectors))
+    kinds = _kinds_that_fit(config, *vectors.shape)
     with _one_thread():
-        floor = exact.search(asked, neighbours)[0][:, -1]
-
-    tried: list[Trial] = []
-    best: tuple[Trial, Any] | None = None
-    for kind in sorted(
-        config.types, key=lambda kind: _least_cost(kind, _ladder(kind, len(rows), neighbours)[0], len(rows))
-    ):
-        index = exact if kind == "flat" else None
-        for setting in _ladder(kind, len(rows), neighbours):
-            if best is not None and _least_cost(kind, setting, len(rows)) >= best[0].cost:
-                break
-            if index is None:
-                index = _ivf(rows, setting["lists"], config.seed) if kind == "ivf" else _hnsw(rows)
-            trial = _try(kind, setting, index, asked, floor, neighbours)
-            tried.append(trial)
-            if trial.recall >= config.target_recall:
-                if best is None or trial.cost < best[0].cost:
-                    best = (trial, index)
-                break
+        floor = exact_floor(vectors, asked, neighbours)
+        tried: list[Trial] = []
+        best: tuple[Trial, Any] | None = None
+        for kind in sorted(
+            kinds, key=lambda kind: kind.least_cost(kind.ladder(len(vectors), neighbours)[0], len(vectors))
+        ):
+            index = None
+            for value in kind.ladder(len(vectors), neighbours):
+                if best is not None and kind.least_cost(value, len(vectors)) >= best[0].cost:
+                    break
+                if index is None:
+                    index = fill(index_types.train(kind, vectors, config.seed), vectors)
+                trial = _try(kind, value, index, vectors, asked, floor, neighbours)
+                tried.append(trial)
+                if trial.recall >= config.target_recall:
+                    if best is None or trial.cost < best[0].cost:
+                        best = (trial, index)
+                    break
+                if best is not None and trial.cost >= best[0].cost:
+                    break
     if best is None:
         seen = ", ".join(f"{t.type} {t.setting} {t.recall:.4f}" for t in tried)
         raise InputError(
             f"no index reaches recall@{neighbours} {config.target_recall} (seen: {seen}): "
-            "add flat to index.types or lower index.target_recall."
+            "add flat to index.types, allow more index.memory_mb, or lower index.target_recall."
         )
     chosen, index = best
-    _apply(index, chosen)
+    index_types.apply(TYPES[chosen.type], index, chosen.setting.get(TYPES[chosen.type].setting, 0))
     report = IndexReport(
         chosen=chosen,
         tried=tuple(tried),
-        n_items=len(rows),
-        dim=rows.shape[1],
+        n_items=len(vectors),
+        dim=vectors.shape[1],
         neighbours=neighbours,
+        fetch=TYPES[chosen.type].fetch,
         target_recall=config.target_recall,
         n_queries=len(asked),
         bytes=_serialised_bytes(index),
     )
     return index, report
+
+
+def fill(index: Any, vectors: Floats) -> Any:
+    """Add vectors of shape (n, d) to a trained index, a shard at a time, and return it; ids go on from those there."""
+    with _one_thread():
+        for _, shard in shards(vectors):
+            index.add(shard)
+    return index
+
+
+def shards(vectors: Floats) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """First row and checked float32 rows of each shard."""
+    for start in range(0, len(vectors), SHARD):
+        yield start, check_vectors(np.asarray(vectors[start : start + SHARD], np.float32))
+
+
+def exact_floor(vectors: Floats, queries: Floats, neighbours: int) -> npt.NDArray[np.float32]:
+    """Score of each query's last exact neighbour, of shape (q,); vectors are read a shard at a time."""
+    best = np.full((len(queries), 0), -np.inf, np.float32)
+    for _, shard in shards(vectors):
+        for start in range(0, len(shard), SHARD // 8):
+            best = np.concatenate([best, queries @ shard[start : start + SHARD // 8].T], axis=1)
+            if best.shape[1] > neighbours:
+                best = -np.partition(-best, neighbours - 1, axis=1)[:, :neighbours]
+    floor: npt.NDArray[np.float32] = best.min(axis=1)
+    return floor
 
 
 def save_index(index: Any, path: Path) -> None:
@@ -146,8 +174,14 @@ def save_index(index: Any, path: Path) -> None:
     faiss.write_index(index, str(path))
 
 
-def load_index(path: Path) -> Any:
+def load_index(path: Path, memory_mapped: bool = False) -> Any:
     """Read an index that `save_index` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    memory_mapped : bool, default=False
+        Read what a search needs when it needs it, instead of all of it now: the file must stay as it is.
 
     Raises
     ------
@@ -157,7 +191,7 @@ def load_index(path: Path) -> Any:
     import faiss
 
     try:
-        return faiss.read_index(str(path))
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_mapped else 0)
     except RuntimeError as error:
         raise InputError(f"{path}: not a faiss index ({str(error).splitlines()[0][:120]}): build it again.") from error
 
@@ -175,81 +209,45 @@ def tie_aware_recall(scores: Floats, floor: Floats) -> float:
     return float((scores >= floor[:, None] - TIE).mean())
 
 
-def _ladder(kind: str, n: int, neighbours: int) -> list[dict[str, int]]:
-    """Settings of a type, from the cheapest search to the dearest."""
-    if kind == "flat":
-        return [{}]
-    lists = max(1, min(round(4 * math.sqrt(n)), n // 39))  # faiss asks for 39 training vectors a list
-    value, limit = (4, lists) if kind == "ivf" else (max(64, neighbours), max(2048, 8 * neighbours))
-    values = []
-    while value < limit:
-        values.append(value)
-        value = math.ceil(value * 1.5)
-    values.append(limit)
-    return [{"lists": lists, "probes": value} if kind == "ivf" else {"ef": value} for value in values]
+def _kinds_that_fit(config: IndexConfig, n: int, dim: int) -> list[IndexType]:
+    kinds = [TYPES[name] for name in config.types]
+    if config.memory_mb is None:
+        return kinds
+    fitting = [kind for kind in kinds if kind.size(n, dim) <= 1e6 * config.memory_mb]
+    if not fitting:
+        sizes = ", ".join(f"{kind.name} {kind.size(n, dim) / 1e6:,.0f} MB" for kind in kinds)
+        raise InputError(
+            f"no index of {n:,} vectors fits into index.memory_mb {config.memory_mb:,.0f} (seen: {sizes}): allow more, "
+            "or add ivf-int8 or ivf-pq to index.types."
+        )
+    return fitting
 
 
-def _least_cost(kind: str, setting: dict[str, int], n: int) -> float:
-    """Cost that a setting has at least: one that cannot win is not tried, and its index not built."""
-    least = {"flat": n, "ivf": setting.get("lists", 0), "hnsw": 4 * setting.get("ef", 0)}
-    return COST[kind] * least[kind]
-
-
-def _try(kind: str, setting: dict[str, int], index: Any, queries: Floats, floor: Floats, neighbours: int) -> Trial:
-    import faiss
-
-    counters: Any = faiss.cvar
-    stats = {"ivf": counters.indexIVF_stats, "hnsw": counters.hnsw_stats}.get(kind)
-    _apply(index, Trial(kind, setting, 0, 0, 0))
-    if stats is not None:
-        stats.reset()
+def _try(
+    kind: IndexType, value: int, index: Any, vectors: Floats, queries: Floats, floor: Floats, neighbours: int
+) -> Trial:
+    index_types.apply(kind, index, value)
+    index_types.reset(kind)
+    fetched = min(neighbours * kind.fetch, len(vectors))
     start = time.process_time()
-    with _one_thread():
-        scores, _ = index.search(queries, neighbours)
+    found = np.concatenate([index.search(queries[i : i + CALL], fetched)[1] for i in range(0, len(queries), CALL)])
     seconds = time.process_time() - start
-    products = index.ntotal if stats is None else stats.ndis / len(queries)
-    if kind == "ivf":
-        products += index.nlist
-    return Trial(kind, setting, tie_aware_recall(scores, floor), COST[kind] * products, 1e6 * seconds / len(queries))
+    cost = kind.cost * index_types.products(kind, index, len(queries))
+    setting = ({"lists": index.nlist} if kind.inverted else {}) | ({kind.setting: value} if kind.setting else {})
+    recall = tie_aware_recall(_best_scores(vectors, queries, found, neighbours), floor)
+    return Trial(kind.name, setting, recall, cost, 1e6 * seconds / len(queries))
 
 
-def _apply(index: Any, trial: Trial) -> None:
-    if trial.type == "ivf":
-        index.nprobe = trial.setting["probes"]
-    elif trial.type == "hnsw":
-        index.hnsw.efSearch = trial.setting["ef"]
-
-
-def _flat(rows: Floats) -> Any:
-    import faiss
-
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    return index
-
-
-def _hnsw(rows: Floats) -> Any:
-    import faiss
-
-    index = faiss.IndexHNSWFlat(rows.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = HNSW_BUILD
-    with _one_thread():
-        index.add(rows)
-    return index
-
-
-def _ivf(rows: Floats, lists: int, seed: int) -> Any:
-    import faiss
-
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed = seed + 1
-    index.cp.niter = 10
-    index.cp.spherical = True
-    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, IVF_TRAIN
-    with _one_thread():
-        index.train(rows)
-        index.add(rows)
-    return index
+def _best_scores(vectors: Floats, queries: Floats, found: npt.NDArray[np.int64], neighbours: int) -> Floats:
+    """Exact scores of the best `neighbours` of what was found, of shape (q, neighbours)."""
+    step = max(1, _CELLS // (found.shape[1] * vectors.shape[1]))
+    kept = []
+    for start in range(0, len(queries), step):
+        ids = found[start : start + step]
+        rows = np.asarray(vectors[ids.clip(0).ravel()], np.float32).reshape(*ids.shape, -1)
+        scores = np.where(ids < 0, -np.inf, np.einsum("qfd,qd->qf", rows, queries[start : start + step]))
+        kept.append(-np.partition(-scores, neighbours - 1, axis=1)[:, :neighbours])
+    return np.concatenate(kept)
 
 
 @contextmanager
