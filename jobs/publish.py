@@ -18,6 +18,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -161,7 +162,7 @@ def publish(
             "codebook": {
                 name: parts["item_codes"].info[name] for name in ("cosine", "zero_line", "neighbour_recall", "usage")
             },
-            "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale")},
+            "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale", "buckets")},
             "versions": {
                 "encoder": parts["encoder"].info["version"],
                 "item_space": parts["item_space"].info["version"],
@@ -183,8 +184,11 @@ def publish(
 
 
 def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tuple[int, str]:
-    """Write items/part-00000.parquet: catalogue, vectors and codes side by side; return its rows and the
-    first day seen."""
+    """Write the part ``items``, a batch at a time; return its rows and the first day seen.
+
+    part-00000.parquet holds catalogue and codes side by side; vectors.npy holds the vectors, one row an item in
+    the order of item_index, so that readers map it into memory and read only the rows that they need.
+    """
     tables = [
         (parts["catalog"], ["item_index", "item_id", "title", "category", "first_ds"]),
         (parts["item_vectors"], ["item_index", "vector"]),
@@ -192,21 +196,26 @@ def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tup
     ]
     path = draft.folder / "items" / "part-00000.parquet"
     path.parent.mkdir()
+    n_items = sum(group.rows for group in columns.row_groups(wh, parts["item_vectors"]))
+    shape = (n_items, parts["item_vectors"].info["dim"])
+    stored = np.lib.format.open_memmap(path.with_name("vectors.npy"), "w+", np.float16, shape)
     rows, first_ds, writer = 0, "9999-12-31", None
     try:
         for catalog, vectors, codes in columns.aligned(wh, tables):
             batch = pa.RecordBatch.from_arrays(
-                [*catalog.columns[:4], vectors.column(1), *codes.columns[1:]],
-                names=["item_index", "item_id", "title", "category", "vector", "generation", "codes"],
+                [*catalog.columns[:4], *codes.columns[1:]],
+                names=["item_index", "item_id", "title", "category", "generation", "codes"],
             )
             if writer is None:
                 writer = pq.ParquetWriter(path, batch.schema, compression="zstd")
             writer.write_batch(batch)
+            stored[rows : rows + batch.num_rows] = columns.matrix(vectors.column(1), "item_vectors", "vector")
             rows += batch.num_rows
             first_ds = min(first_ds, *catalog.column(4).to_pylist())
     finally:
         if writer is not None:
             writer.close()
+    stored.flush()
     return rows, first_ds
 
 

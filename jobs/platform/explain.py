@@ -4,7 +4,6 @@ retrieved."""
 from __future__ import annotations
 
 import datetime
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import pyarrow.parquet as pq
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from jobs.platform import columns
 from jobs.platform.errors import JobError
+from jobs.platform.names import bucket_of
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -57,16 +56,16 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     MissingPartition
         If the histories of the release's day are gone.
     """
-    from hymirec_model.index import load_index
     from hymirec_model.retrieval import search
+    from hymirec_model.index import load_index
 
     histories = wh.partition("histories", release.ds)
-    bucket = f"bucket={zlib.crc32(user_id.encode()) % histories.info['buckets']:03d}"
+    bucket = bucket_of(user_id, histories.info["buckets"])
     mine = _row(release, bucket, user_id)
     taken, stamps = _history(wh, histories, bucket, user_id)
-    items = release.table("items", ["item_id", "title", "category", "vector"])
+    items = release.table("items", ["item_id", "title", "category"])
     titles = [str(title) for title in items["title"].to_pylist()]
-    vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector").astype(np.float32)
+    vectors = np.load(release.local() / "items" / "vectors.npy").astype(np.float32)
     index = load_index(release.local() / "index" / "index.faiss")
     weights = np.asarray(mine["weights"], np.float32)
     interests = np.asarray(mine["interests"], np.float32).reshape(len(weights), -1)
