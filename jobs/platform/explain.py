@@ -56,7 +56,7 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     MissingPartition
         If the histories of the release's day are gone.
     """
-    from hymirec_model.retrieval import search
+    from hymirec_model.ann_retrieval import search
     from hymirec_model.index import load_index
 
     histories = wh.partition("histories", release.ds)
