@@ -12,7 +12,7 @@ override PERSON := $(USER)
 endif
 
 # Values reach the commands through the environment, so that no shell ever splits or expands them.
-export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
+export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE TO REASON PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
@@ -33,13 +33,17 @@ test: setup ## All tests; PYTEST="-k name" chooses some
 	@$(IN_ENV) $(PYTHON_BIN) -m pytest $(PYTEST)
 
 ##@ One day in the foreground
-.PHONY: run inspect
-run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always]
+.PHONY: run inspect rollback
+run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never]
 	@$(REFRESH) run
 
 inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
 	@test -n "$${PERSON:-}" || { echo "error: which person? make inspect USER=2375" >&2; exit 2; }
 	@$(IN_ENV) $(PYTHON_BIN) -m jobs.inspect_user --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" "$$PERSON"
+
+rollback: setup ## Back to the release before, or to TO=ID: REASON="click rate fell" [WAREHOUSE=URI]
+	@test -n "$${REASON:-}" || { echo 'error: why? make rollback REASON="click rate fell"; it goes on record' >&2; exit 2; }
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.rollback --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" --reason "$$REASON" $${TO:+--to "$$TO"}
 
 ##@ Airflow and MLflow as services on this machine
 .PHONY: up down status trigger
@@ -52,7 +56,7 @@ down: ## Stop them, with everything they started
 status: setup ## What is running, and how the latest refreshes went
 	@$(IN_ENV) $(PYTHON_BIN) -m infra.services status
 
-trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always]
+trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never]
 	@$(REFRESH) trigger
 
 ##@ Measuring

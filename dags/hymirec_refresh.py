@@ -14,7 +14,10 @@ an ANN index.
 | fit_codebook | the codebook, when due; a new generation of it on drift | subprocess |
 | encode_items | codes of new items; gate: the codebook has not collapsed | Spark |
 | train_recommender | stage 2: K interests a user, when due | training launcher |
-| evaluate | held-out days, beside baselines | training launcher |
+| evaluate | held-out days, beside the champion and baselines | training launcher |
+| choose_model | gate: the model trained today, or the champion it was to replace | subprocess |
+| champion_serves | after a refusal the tasks of the group champion compute the day with the champion's model; \
+else they are skipped | Python |
 | export_interests | interests of users touched since the last export | Spark |
 | build_index | ANN index that reaches the recall target | subprocess |
 | publish | gate, then one atomic switch of `releases/CURRENT` | subprocess |
@@ -34,9 +37,9 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from airflow.sdk import DAG, CronDataIntervalTimetable, Param, chain, task
+from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule, chain, task
 
-from dags.launch import REPOSITORY, JobOperator, SparkJobOperator
+from dags.launch import JobOperator, SparkJobOperator, warehouse_param
 
 
 class Job(NamedTuple):
@@ -49,29 +52,32 @@ class Job(NamedTuple):
     """Which of launch.OVERRIDES it takes."""
 
 
-JOBS = [
-    Job("check_inputs", SparkJobOperator, timedelta(hours=2)),
-    Job("update_histories", SparkJobOperator, timedelta(hours=4)),
-    Job("train_encoder", JobOperator, timedelta(hours=12), overrides=("retrain",)),
-    Job("embed_catalog", SparkJobOperator, timedelta(hours=12)),
-    Job("train_item_space", JobOperator, timedelta(hours=12), overrides=("retrain",)),
-    Job("fit_codebook", JobOperator, timedelta(hours=4), overrides=("recode",)),
-    Job("encode_items", SparkJobOperator, timedelta(hours=4)),
-    Job("train_recommender", JobOperator, timedelta(hours=24), overrides=("retrain",)),
-    Job("evaluate", JobOperator, timedelta(hours=4)),
-    Job("export_interests", SparkJobOperator, timedelta(hours=12)),
-    Job("build_index", JobOperator, timedelta(hours=4)),
-    Job("publish", JobOperator, timedelta(hours=1)),
-]
+JOBS = {
+    job.name: job
+    for job in (
+        Job("check_inputs", SparkJobOperator, timedelta(hours=2)),
+        Job("update_histories", SparkJobOperator, timedelta(hours=4)),
+        Job("train_encoder", JobOperator, timedelta(hours=12), overrides=("retrain",)),
+        Job("embed_catalog", SparkJobOperator, timedelta(hours=12)),
+        Job("train_item_space", JobOperator, timedelta(hours=12), overrides=("retrain",)),
+        Job("fit_codebook", JobOperator, timedelta(hours=4), overrides=("recode",)),
+        Job("encode_items", SparkJobOperator, timedelta(hours=4)),
+        Job("train_recommender", JobOperator, timedelta(hours=24), overrides=("retrain",)),
+        Job("evaluate", JobOperator, timedelta(hours=4)),
+        Job("choose_model", JobOperator, timedelta(hours=1)),
+        Job("export_interests", SparkJobOperator, timedelta(hours=12)),
+        Job("build_index", JobOperator, timedelta(hours=4)),
+        Job("publish", JobOperator, timedelta(hours=1), overrides=("promote",)),
+    )
+}
+TRAINED = list(JOBS)[: list(JOBS).index("export_interests")]
+"""Tasks up to the choice of the model, in order."""
+AGAIN = ("embed_catalog", "train_item_space", "fit_codebook", "encode_items", "evaluate")
+"""Tasks that compute the day once more, with the champion's model."""
+RELEASED = list(JOBS)[len(TRAINED) :]
 
 PARAMS = {
-    "warehouse": Param(
-        os.environ.get("HYMIREC_WAREHOUSE", str(REPOSITORY / "var" / "warehouse")),
-        type="string",
-        minLength=1,
-        title="Warehouse",
-        description="A local folder, or an s3a://, gs:// or hdfs:// URI.",
-    ),
+    "warehouse": warehouse_param(),
     "profile": Param(
         os.environ.get("HYMIREC_PROFILE", "demo"),
         type="string",
@@ -100,6 +106,14 @@ PARAMS = {
         title="Recode",
         description="always: fit a new codebook, which merges its generations and changes all codes.",
     ),
+    "promote": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "auto", "dry-run", "never"],
+        title="Promote",
+        description="auto: switch to a release that passes the gate; never: publish it without; dry-run: only judge. "
+        "Empty: as the profile says.",
+    ),
 }
 
 
@@ -110,6 +124,20 @@ def schedule() -> CronDataIntervalTimetable | None:
     """
     expression = os.environ.get("HYMIREC_SCHEDULE", "@daily")
     return None if expression == "none" else CronDataIntervalTimetable(expression, timezone="UTC")
+
+
+def start(name: str, overrides: tuple[str, ...] = (), trigger_rule: str = TriggerRule.ALL_SUCCESS) -> BaseOperator:
+    """Return the task that runs a job."""
+    job = JOBS[name]
+    return job.operator(
+        task_id=name,
+        job=name,
+        resolver="resolve",
+        overrides=overrides,
+        execution_timeout=job.timeout,
+        trigger_rule=trigger_rule,
+        doc_md=f"`python -m jobs.{name} --help`",
+    )
 
 
 with DAG(
@@ -155,17 +183,21 @@ with DAG(
         except HymirecError as error:
             raise AirflowFailException(f"error: {error}") from None
 
-    chain(
-        resolve(),
-        *[
-            job.operator(
-                task_id=job.name,
-                job=job.name,
-                resolver="resolve",
-                overrides=job.overrides,
-                execution_timeout=job.timeout,
-                doc_md=f"`python -m jobs.{job.name} --help`",
-            )
-            for job in JOBS
-        ],
-    )
+    @task.short_circuit(execution_timeout=timedelta(minutes=10), ignore_downstream_trigger_rules=False)
+    def champion_serves(ti: Any = None) -> bool:
+        """Whether the day's own model was refused, so that the tasks of the group champion have to run."""
+        from jobs.platform import model_choice
+        from jobs.platform.warehouse import Warehouse
+
+        refresh = ti.xcom_pull(task_ids="resolve")
+        return model_choice.champion_serves(Warehouse(refresh["warehouse"]), refresh["ds"])
+
+    resolved = resolve()
+    trained = [start(name, JOBS[name].overrides) for name in TRAINED]
+    refused = champion_serves()
+    with TaskGroup("champion", tooltip="The day computed again with the champion's model, after a refusal"):
+        again = [start(name) for name in AGAIN]
+    # Whether the champion's tasks ran or were skipped, the day goes on; not when one of them failed.
+    export = start(RELEASED[0], JOBS[RELEASED[0]].overrides, TriggerRule.NONE_FAILED)
+    chain(resolved, *trained, refused, *again, export, *[start(name, JOBS[name].overrides) for name in RELEASED[1:]])
+    chain(trained[-1], export)

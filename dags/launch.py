@@ -1,9 +1,9 @@
 """How a task starts a job: through Spark submit, or as a subprocess of the training launcher.
 
-Both operators take the job's name and the refresh that the task ``resolver`` worked out (warehouse, ds,
-profile, refresh_id, retrain, recode), turn it into the command-line options that every job has, stream the job's
-output into the task's log and end the task by the job's exit code: 2 is bad input, which does not mend
-itself, so the task fails at once; any other code is retried. The failure names the job's own ``error: …``
+Both operators take the job's name and what the task ``resolver`` worked out (for a refresh: warehouse, ds, profile,
+refresh_id, retrain, recode, promote), turn it into the job's command-line options, stream the job's output into the
+task's log and end the task by the job's exit code: 2 is bad input, which does not mend itself, so the task fails at
+once; any other code is retried. The failure names the job's own ``error: …``
 line.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 if TYPE_CHECKING:
@@ -29,10 +29,21 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BAD_INPUT = 2
-OVERRIDES = ("retrain", "recode")  # options that only some jobs have; the others every job has
+OVERRIDES = ("retrain", "recode", "promote")  # options that only some jobs have; the others every job has
 _GRACE_SECONDS = 15
 _KEPT_LINES = 50
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
+
+
+def warehouse_param() -> Param:
+    """Return the parameter ``warehouse`` that every DAG has."""
+    return Param(
+        os.environ.get("HYMIREC_WAREHOUSE", str(REPOSITORY / "var" / "warehouse")),
+        type="string",
+        minLength=1,
+        title="Warehouse",
+        description="A local folder, or an s3a://, gs:// or hdfs:// URI.",
+    )
 
 
 def options(refresh: Mapping[str, str | None], overrides: Collection[str]) -> list[str]:

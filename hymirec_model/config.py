@@ -229,12 +229,14 @@ class EvaluationConfig:
     """Most users ranked; a seeded sample beyond."""
     mask_seen: bool = False
     """Leave a user's earlier items out of the ranking (False where people buy the same thing again)."""
+    sparse_events: int = 20
+    """Users with fewer events before the held-out days form the cohort of sparse users."""
     bootstrap: int = 1000
     """Resamples of the users for the 95 % intervals."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _positive(self, "holdout_days", "max_users", "bootstrap")
+        _positive(self, "holdout_days", "max_users", "sparse_events", "bootstrap")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

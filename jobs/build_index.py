@@ -142,6 +142,7 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
         part.rows = len(items)
         part.info |= {
             "space_version": vectors.info["space_version"],
+            "content": vectors.info["content"],
             "model_version": interests.info["model_version"],
             "recall": index_report.chosen.recall,
             "merged_recall": report.merged_recall,

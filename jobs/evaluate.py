@@ -1,13 +1,14 @@
-"""Evaluate the day's model on held-out days, beside rankings that learn nothing, on the same users.
+"""Evaluate the day's model on held-out days, beside the champion and rankings that learn nothing, on the same users.
 
-Reads ``histories/ds``, ``item_vectors/ds``, ``item_codes/ds`` and the newest recommender and codebook. Writes
-``evaluation/ds``: evaluation.json (the means, with 95 % bootstrap intervals) and users.parquet (every user's
-figures).
+Reads ``histories/ds``, ``item_vectors/ds``, ``item_codes/ds``, the newest recommender and codebook, and the release
+before the day. Writes ``evaluation/ds``: evaluation.json (the means, with 95 % bootstrap intervals) and users.parquet
+(every user's figures).
 
 The last ``evaluation.holdout_days`` days up to ds are held out. A user counts with at least one event before
 them and one in them. Every ranking orders the whole catalogue, and relevant is each distinct item that the
 user took in the held-out days. "new items" counts those only that the user never took before, in the same
-lists.
+lists. The champion is the model of the release before, as it was released; the day's model is its challenger when
+any of item space, codebook and recommender is another one.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ import torch
 from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Popularity, rank
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories, Ints
-from hymirec_model.inference import UserModel, interest_weights
+from hymirec_model.inference import Floats, UserModel, interest_weights
+from hymirec_model.losses import mean_pairwise_cosine
 from hymirec_model.retrieval import top_items
 from jobs.platform import cli, columns, tracking
+from jobs.platform.champion import Champion
 from jobs.platform.errors import JobError
 from jobs.platform.profile import load_profile
-from jobs.platform.scorecard import LIST, Relevant, Scorecard, as_text, render, sentence
+from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, render, sentence
 from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 
-MODEL = "HyMiRec"
 BASELINES: dict[str, type[Baseline]] = {
     "popularity": Popularity,
     "co-occurrence": CoOccurrence,
@@ -91,12 +93,15 @@ def evaluate(
     """
     cut = evaluation_cut(ds, config.holdout_days)
     task = set_task(read_histories(wh, histories), cut, config)
-    vectors = torch.from_numpy(columns.vectors(wh, parts.vectors).astype(np.float32))
+    vectors = columns.vectors(wh, parts.vectors).astype(np.float32)
     n_items = len(vectors)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = parts.load(wh, device)
-    calibration = parts.calibration_vectors(wh)
-    lists = {MODEL: rank_by_interests(model, task, vectors.to(device), calibration, config)}
+    interests = model.interests(task.past, task.cut)
+    lists = {MODEL: rank_by_interests(model, interests, task.past, vectors, parts.calibration_vectors(wh), config)}
+    champion = Champion.of(wh, ds, parts)
+    if champion is not None and not champion.same_model:
+        lists[CHAMPION] = rank_by_champion(wh, champion, task, parts.vectors, config, device)
     for name, kind in BASELINES.items():
         baseline = kind().fit(task.everyone, n_items, task.cut)
         lists[name] = rank(baseline, task.past, LIST, mask_seen=config.mask_seen, seed=config.seed)
@@ -109,6 +114,16 @@ def evaluate(
         "holdout_days": config.holdout_days,
         "mask_seen": config.mask_seen,
         "model_version": parts.recommender.info["model_version"],
+        "pairwise_interest_cosine": float(mean_pairwise_cosine(torch.from_numpy(interests))),
+        "champion": None
+        if champion is None
+        else {
+            "release": champion.release.id,
+            "same_model": champion.same_model,
+            "cohorts": []
+            if champion.same_model
+            else card.compare(MODEL, CHAMPION, config.sparse_events, config.bootstrap, config.seed),
+        },
         "rows": card.rows(config.bootstrap, config.seed),
         "leads": card.leads(MODEL, config.bootstrap, config.seed),
         "by_history": card.by_history(config.bootstrap, config.seed),
@@ -119,6 +134,7 @@ def evaluate(
             json.dumps(evaluation, indent=1, sort_keys=True, allow_nan=False) + "\n"
         )
         part.info |= {"cut": cut.isoformat(), "model_version": parts.recommender.info["model_version"]}
+        part.info |= {"versions": parts.versions}
     return evaluation
 
 
@@ -149,29 +165,47 @@ def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationCon
 
 
 def rank_by_interests(
-    model: UserModel,
-    task: Task,
-    vectors: torch.Tensor,
-    calibration: np.ndarray[Any, np.dtype[np.float32]],
-    config: EvaluationConfig,
+    model: UserModel, interests: Floats, past: Histories, vectors: Floats, calibration: Floats, config: EvaluationConfig
 ) -> Ints:
-    """The model's lists, of shape (U, LIST), by exact search; -1 where the catalogue is shorter."""
-    interests = model.interests(task.past, task.cut)
+    """A model's lists by exact search, of shape (U, LIST); -1 where its catalogue is shorter.
+
+    Parameters
+    ----------
+    model : UserModel
+    interests : float32 array of shape (U, K, d)
+    past : Histories
+        The users' events, for `config.mask_seen`.
+    vectors : float32 array of shape (n, d)
+    calibration : float32 array of shape (s, d)
+        See :func:`hymirec_model.inference.interest_weights`.
+    config : EvaluationConfig
+    """
+    device = next(model.model.parameters()).device
     weights = interest_weights(interests, model.merge, model.scale, calibration)
     width = min(LIST, len(vectors))
     found, _ = top_items(
-        torch.from_numpy(interests).to(vectors.device),
-        torch.from_numpy(weights).to(vectors.device),
-        vectors,
+        torch.from_numpy(interests).to(device),
+        torch.from_numpy(weights).to(device),
+        torch.from_numpy(vectors).to(device),
         width,
         model.merge,
         model.scale,
-        exclude=(task.past.offsets, task.past.items) if config.mask_seen else None,
+        exclude=(past.offsets, past.items) if config.mask_seen else None,
         seed=config.seed,
     )
-    ranked = np.full((len(task.past), LIST), -1, np.int64)
+    ranked = np.full((len(past), LIST), -1, np.int64)
     ranked[:, :width] = found.cpu().numpy()
     return ranked
+
+
+def rank_by_champion(
+    wh: Warehouse, champion: Champion, task: Task, items: Partition, config: EvaluationConfig, device: torch.device
+) -> Ints:
+    """The champion's lists: it neither reads nor finds items that came after its release."""
+    item_ids = [str(item) for item in wh.read(items, ["item_id"])["item_id"].to_pylist()]
+    model, vectors, calibration = champion.load(item_ids, device)
+    past = task.past.only_items(np.arange(len(item_ids)) < len(vectors))
+    return rank_by_interests(model, model.interests(past, task.cut), past, vectors, calibration, config)
 
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:

@@ -31,8 +31,8 @@ from hymirec_model.config import CodebookConfig
 from jobs.platform import cli, columns, plots, tracking
 from jobs.platform.errors import WarehouseError
 from jobs.platform.item_sample import ItemSample, event_counts
+from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.training import keep
 from jobs.platform.warehouse import Partition, Warehouse
 
 MEASURED = 4_000  # items of either kind that drift is measured on, at most

@@ -1,12 +1,16 @@
 """Publish the day: a gate, then one release, then one atomic switch.
 
-Reads everything that the day's other jobs wrote. Writes ``releases/<id>`` and ``releases/CURRENT``, and
-registers the model as a version of ``hymirec`` in MLflow, alias ``champion``.
+Reads everything that the day's other jobs wrote. Writes ``releases/<id>``, ``releases/CURRENT`` and a record of the
+switch; the model becomes the version of ``hymirec`` in MLflow with alias ``champion``. Releases beyond
+``keep_releases`` are removed, but for those that an alias names.
 
-The gate (profile section ``gate``) compares the model with the popularity list on the same users, the index
-with exact search, and the number of users with the release before. If it says no, the job ends with an error,
-nothing is published, nothing is registered and CURRENT stays. The same inputs give the same release, byte for
-byte.
+The gate (profile section ``gate``) judges the model once more, by the evaluation of the one that was chosen, and what
+the release is made of: the index beside exact search, the codes, and users and items beside the release before. If it
+says no, the job ends with an error, nothing is published and CURRENT stays. The same inputs give the same release,
+byte for byte.
+
+``promote`` (profile or option): ``auto`` switches to a release that passes; ``never`` writes it and leaves CURRENT
+and champion alone, until ``python -m jobs.rollback --to ID`` switches; ``dry-run`` writes nothing but the verdict.
 """
 
 from __future__ import annotations
@@ -17,32 +21,19 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.platform import cli, columns, registry, releases, tracking
+from jobs.platform import cli, columns, registry, releases, retention, switches, tracking
 from jobs.platform.errors import GateRefused
-from jobs.platform.parts import MODEL_PARTS, MixedParts, find_parts
-from jobs.platform.profile import GateConfig, Profile, load_profile
+from jobs.platform.gate import Verdict, judge_model, judge_release, read_evaluation
+from jobs.platform.parts import MODEL_PARTS, find_parts
+from jobs.platform.profile import Profile, load_profile
 from jobs.platform.releases import Draft, Release
 from jobs.platform.warehouse import Partition, Warehouse
-
-MODEL, POPULARITY, CUT = "HyMiRec", "popularity", "recall@50"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the gate's verdict."""
-
-    name: str
-    seen: float
-    required: float
-
-    @property
-    def holds(self) -> bool:
-        return self.seen >= self.required
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +41,21 @@ class Report:
     """What publish made."""
 
     release: Release
-    current: bool
-    """Whether it is the current release now."""
+    state: str
+    """Whether it is the current release now; if not, why."""
     version: registry.Version
+    retired: list[str]
+    """Ids of old releases that were removed."""
 
     def __str__(self) -> str:
         rows = self.release.manifest["rows"]
         sizes = self.release.part_bytes()
         parts = "\n".join(f"  {part:12s} {size / 1e6:9.2f} MB" for part, size in sizes.items())
-        state = "CURRENT" if self.current else "not CURRENT: a newer day is published already"
-        news = "new" if self.version.new else "unchanged"
-        model = f"model {registry.MODEL} version {self.version.number} ({news})"
+        retired = f"\nremoved {len(self.retired)} old: {', '.join(self.retired)}" if self.retired else ""
         return (
-            f"release {self.release.id} ({state}), parent {self.release.parent or 'none'}\n"
-            f"{rows['items']:,} items, {rows['interests']:,} users, {model}\n{parts}"
+            f"release {self.release.id} ({self.state}), parent {self.release.parent or 'none'}\n"
+            f"{rows['items']:,} items, {rows['interests']:,} users, model {registry.MODEL} version "
+            f"{self.version.number}\n{parts}{retired}"
         )
 
 
@@ -72,85 +64,76 @@ def main(
     ds: cli.DsOption,
     profile: cli.ProfileOption = "demo",
     refresh_id: cli.RefreshIdOption = None,
+    promote: cli.PromoteOption = None,
 ) -> None:
     """Check the day against the gate and publish it as a release.
 
     Ends with an error, and leaves CURRENT as it is, when the gate says no.
     """
     settings = load_profile(profile)
+    policy = promote or settings.promote
     wh = Warehouse(warehouse)
     parts = find_parts(wh, ds)
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("publish", ds=ds, refresh_id=refresh) as run:
-        run.params({"gate": settings.gate})
+        run.params({"gate": settings.gate, "promote": policy})
         parent = releases.before(wh, ds)
-        checks = verdict(wh, parts, settings.gate, parent)
-        run.metrics({f"gate_{check.name}": check.seen for check in checks})
-        run.text(table(checks), "verdict.txt")
-        print(table(checks))
-        if not all(check.holds for check in checks):
-            failed = ", ".join(f"{c.name} {c.seen:.4f} is below {c.required:.4f}" for c in checks if not c.holds)
-            raise GateRefused(f"gate: {failed}; nothing published, CURRENT stays {releases.current_id(wh) or 'empty'}")
-        report = publish(wh, ds, settings, parts, parent, run)
-        run.tags({"hymirec.release": report.release.id})
-        run.text(str(report), "report.txt")
+        model = judge_model(read_evaluation(wh, parts["evaluation"]), settings.gate)
+        verdict = Verdict((*model.checks, *judge_release(parts, settings.gate, parent).checks))
+        run.metrics(verdict.metrics())
+        run.text(verdict.json(), "verdict.json")
+        print(verdict)
+        stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
+        if policy == "dry-run":
+            run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
+            print(f"dry run: nothing published, {stays}")
+        else:
+            version = registry.find_or_register(run, {n: wh.local_copy(parts[n]) for n in MODEL_PARTS}, ds)
+            registry.tag_verdict(version, verdict)
+            if not verdict.passed:
+                raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
+            draft = write_release(wh, ds, settings, parts, parent, verdict, version)
+            report = switch(wh, settings, draft, version, policy)
+            run.tags({"hymirec.release": report.release.id})
+            run.text(str(report), "report.txt")
+            print(report)
     tracking.end_refresh(refresh)
-    print(report)
 
 
-def verdict(wh: Warehouse, parts: dict[str, Partition], gate: GateConfig, parent: Release | None) -> list[Check]:
-    """The gate's checks."""
-    evaluation = json.loads((wh.local_copy(parts["evaluation"]) / "evaluation.json").read_text())
-    rows = {row["name"]: row for row in evaluation["rows"]}
-    for name in (MODEL, POPULARITY):
-        if name not in rows:
-            raise MixedParts(
-                f"evaluation.json: seen rows {', '.join(rows)}; allowed: {name} among them; evaluate again"
-            )
-    model, popularity = rows[MODEL][CUT]["mean"], rows[POPULARITY][CUT]["mean"]
-    checks = [
-        Check(CUT.replace("@", "_at_"), model, gate.min_ratio_to_popularity * popularity),
-        Check("index_recall", parts["index"].info["recall"], gate.min_index_recall),
-    ]
-    if parent is not None:
-        checks.append(
-            Check(
-                "users",
-                parts["interests"].rows or 0,
-                gate.min_users_ratio * parent.manifest["rows"]["interests"],
-            )
-        )
-    return checks
+def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Report:
+    """Make a release the current one, and its version the champion.
+
+    Not that of a day before the current one's (a backfill), and none where ``policy`` is never.
+    """
+    current = releases.current_id(wh)
+    before = None if current is None else Release.open(wh, current)
+    if before is not None and before.ds > release.ds:
+        return Report(release, "not CURRENT: a newer day is published already", version, [])
+    if policy == "never":
+        return Report(release, "not CURRENT: promote is never", version, [])
+    releases.switch(release)
+    registry.promote(release)
+    switches.record(release, kind="publish", who="publish", why=f"refresh of {release.ds}")
+    retired = retention.retire(wh, profile.keep_releases, registry.named_releases().values())
+    return Report(release, "CURRENT", version, retired)
 
 
-def table(checks: list[Check]) -> str:
-    """The verdict as text."""
-    lines = [f"gate: {'passed' if all(check.holds for check in checks) else 'REFUSED'}"]
-    lines += [
-        f"  {check.name:14s} {check.seen:12.4f}  at least {check.required:12.4f}  {'ok' if check.holds else 'NO'}"
-        for check in checks
-    ]
-    return "\n".join(lines)
-
-
-def publish(
+def write_release(
     wh: Warehouse,
     ds: str,
     profile: Profile,
     parts: dict[str, Partition],
     parent: Release | None,
-    run: tracking.StageRun,
-) -> Report:
-    """Write the release, switch to it, and register its model.
-
-    A release of a day before the current one's (a backfill) is written but not switched to.
-    """
-    version = registry.find_or_register(run, {name: wh.local_copy(parts[name]) for name in MODEL_PARTS}, ds)
+    verdict: Verdict,
+    version: registry.Version,
+) -> Release:
+    """Write the release of the day; CURRENT is left alone."""
     with releases.draft(wh) as draft:
         for name in (*MODEL_PARTS, "interests", "index", "evaluation"):
             shutil.copytree(wh.local_copy(parts[name]), draft.folder / name, copy_function=shutil.copyfile)
+        (draft.folder / "evaluation" / "verdict.json").write_text(verdict.json())
         n_items, first_ds = write_items(wh, parts, draft)
-        facts = {
+        facts: dict[str, Any] = {
             "data": {"from": first_ds, "until": ds, "evaluation_cut": evaluation_cut(draft)},
             "rows": {"items": n_items, "interests": parts["interests"].rows},
             "shapes": {
@@ -166,21 +149,18 @@ def publish(
             "versions": {
                 "encoder": parts["encoder"].info["version"],
                 "item_space": parts["item_space"].info["version"],
+                "space": parts["item_vectors"].info["space_version"],
                 "codebook": parts["item_codes"].info["book"],
                 "recommender": parts["interests"].info["model_version"],
             },
+            "model": {name: parts["model_choice"].info[name] for name in ("chosen", "why", "refused")},
             "partitions": {name: part.ds for name, part in sorted(parts.items())},
+            "model_parts": {name: {"ds": parts[name].ds, "info": parts[name].info} for name in MODEL_PARTS},
             "profile": dataclasses.asdict(profile),
             "git_commit": git_commit(),
             "mlflow": {"model": registry.MODEL, "version": version.number, "run_id": version.run_id},
         }
-        release = draft.seal(ds, parent.id if parent else None, facts)
-    current = releases.current_id(wh)
-    newer = current is not None and Release.open(wh, current).ds > ds
-    if not newer:
-        releases.switch(release)
-        registry.promote(version, release.id)
-    return Report(release, not newer, version)
+        return draft.seal(ds, parent.id if parent else None, facts)
 
 
 def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tuple[int, str]:

@@ -9,9 +9,10 @@ The demo tunes MiniLM end to end for a few steps on the 1,000 items with the mos
 from __future__ import annotations
 
 from jobs.platform import cli, tracking
+from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.tracking import StageRun
-from jobs.platform.training import MODELS, Progress, facts_of, keep, training_histories, version_of, why_due
+from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
 SECTIONS = ("encoder", "encoder_training")
@@ -31,7 +32,7 @@ def main(
     settings = load_profile(profile)
     wh = Warehouse(warehouse)
     newest = wh.latest("encoder", until=ds, strict=True)
-    why = why_due(newest, ds, settings, retrain, *SECTIONS)
+    why = why_due(wh, newest, ds, settings, retrain, *SECTIONS)
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("train_encoder", ds=ds, refresh_id=refresh) as run:
         run.tags({"hymirec.due": why or "no"})

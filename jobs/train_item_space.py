@@ -17,11 +17,11 @@ import pyarrow as pa
 from hymirec_model.config import ItemSpaceConfig
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import JobError
-from jobs.platform.parts import space_version
+from jobs.platform.parts import keep, space_version
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.text_states import read_states
 from jobs.platform.tracking import StageRun
-from jobs.platform.training import Progress, facts_of, keep, training_histories, version_of, why_due
+from jobs.platform.training import Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def main(
     wh = Warehouse(warehouse)
     encoder = wh.latest("encoder", until=ds) or wh.partition("encoder", ds)
     newest = wh.latest("item_space", until=ds, strict=True)
-    why = why_due(newest, ds, settings, retrain, "item_space")
+    why = why_due(wh, newest, ds, settings, retrain, "item_space")
     if newest is not None and newest.info["encoder"] != encoder.info["version"]:
         if (retrain or settings.retrain) == "never":
             raise JobError(
@@ -81,12 +81,13 @@ def make_vectors(
     else:
         keep(wh, kept, ds)
     space = ItemSpace.load(wh.local_copy(kept))
-    vectors = space.vectors(states, state_of_item)
+    vectors = space.vectors(states, state_of_item).astype(np.float16)
     table = wh.read(wh.partition("catalog", ds), ["item_index", "item_id", "text_hash"])
-    table = table.append_column("vector", columns.fixed_lists(vectors.astype(np.float16)))
+    table = table.append_column("vector", columns.fixed_lists(vectors))
     with wh.write_partition("item_vectors", ds) as part:
         part.write_table(pa.table(table), row_group_size=ROW_GROUP)
         part.info |= {"space_version": space_version(encoder, kept), "dim": vectors.shape[1]}
+        part.info |= {"content": columns.content(vectors)}
     return wh.partition("item_vectors", ds)
 
 

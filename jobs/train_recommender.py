@@ -18,8 +18,9 @@ import numpy as np
 
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import JobError
+from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.training import MODELS, Progress, facts_of, keep, training_histories, version_of, why_due
+from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
 SECTIONS = ("recommender", "recommender_training")
@@ -40,7 +41,7 @@ def main(
     wh = Warehouse(warehouse)
     vectors = wh.partition("item_vectors", ds)
     newest = wh.latest("recommender", until=ds, strict=True)
-    why = why_due(newest, ds, settings, retrain, *SECTIONS)
+    why = why_due(wh, newest, ds, settings, retrain, *SECTIONS)
     if newest is not None and newest.info["space_version"] != vectors.info["space_version"]:
         if (retrain or settings.retrain) == "never":
             raise JobError(

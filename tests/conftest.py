@@ -17,7 +17,17 @@ from infra.local_env import environment
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_OPTIONS = ("DS", "WAREHOUSE", "PROFILE", "RETRAIN", "RECODE", "PERSON")  # of make, which `make test` hands on
+_OPTIONS = (
+    "DS",
+    "WAREHOUSE",
+    "PROFILE",
+    "RETRAIN",
+    "RECODE",
+    "PROMOTE",
+    "TO",
+    "REASON",
+    "PERSON",
+)  # of make, which `make test` hands on
 _STATE = pytest.StashKey[str]()
 
 # The same examples in every run: a failure is one of the code, and comes back.

@@ -64,6 +64,7 @@ def write_items(
         for number, start in enumerate(range(0, n, step)):
             part.write_table(wide.slice(start, step), f"part-{number:05d}.parquet")
         part.info |= {"space_version": space_version, "dim": DIM}
+        part.info |= {"content": columns.content(vectors.astype(np.float16))}
 
 
 def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_version: str = "m1") -> None:
@@ -123,14 +124,24 @@ def newest_space_version(wh: Warehouse, ds: str) -> str:
 def write_evaluation(
     wh: Warehouse, ds: str, model: float = 0.3, popularity: float = 0.2, model_version: str = "m1"
 ) -> None:
+    """Write an evaluation of figures that are given, and the choice that was made by it."""
     rows = [
-        {"name": name, "recall@50": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}}
+        {
+            "name": name,
+            "recall@50": {"mean": mean, "low": mean - 0.01, "high": mean + 0.01},
+            "coverage@50": 0.5,
+        }
         for name, mean in (("HyMiRec", model), ("popularity", popularity), ("co-occurrence", 0.25))
     ]
     about = {"users": 40, "cut": f"{ds}T00:00:00+00:00", "holdout_days": 7, "rows": rows}
+    about |= {"champion": None, "pairwise_interest_cosine": 0.5}
+    versions = {"space": newest_space_version(wh, ds), "codebook": "b1", "recommender": model_version}
     with wh.write_partition("evaluation", ds) as part:
         (part.local / "evaluation.json").write_text(json.dumps(about))
-        part.info |= {"cut": about["cut"], "model_version": model_version}
+        part.info |= {"cut": about["cut"], "model_version": model_version, "versions": versions}
+    with wh.write_partition("model_choice", ds) as part:
+        part.info |= {"chosen": "challenger", "why": "it passed the gate", "versions": versions, "refused": None}
+        (part.local / "choice.json").write_text(json.dumps(part.info))
 
 
 def profile(folder: Path, **sections: str) -> str:

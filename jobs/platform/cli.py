@@ -17,7 +17,7 @@ import typer
 
 from hymirec_model.errors import HymirecError
 from jobs.platform.errors import JobError
-from jobs.platform.names import RECODE, RETRAIN, is_day
+from jobs.platform.names import PROMOTE, RECODE, RETRAIN, is_day
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,6 +90,16 @@ RecodeOption = Annotated[
         metavar="|".join(RECODE),
         help="always: fit a new codebook, which merges its generations and changes the codes of all items.",
         callback=_one_of(RECODE),
+        show_default=False,
+    ),
+]
+PromoteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--promote",
+        metavar="|".join(PROMOTE),
+        help="Overrides the profile's promote.",
+        callback=_one_of(PROMOTE),
         show_default=False,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -167,6 +168,11 @@ def vectors(
         parts.append(part)
         start += batch.num_rows
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def content(vectors: npt.NDArray[Any]) -> str:
+    """Fingerprint of a matrix, by which an index over other item vectors is told from one over these."""
+    return hashlib.sha256(np.ascontiguousarray(vectors).data).hexdigest()[:16]
 
 
 def fixed_lists(values: npt.NDArray[Any]) -> Any:

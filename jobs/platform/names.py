@@ -12,6 +12,9 @@ from jobs.platform.errors import WarehouseError
 Retrain = Literal["auto", "always", "never"]
 RETRAIN: tuple[str, ...] = get_args(Retrain)
 """Whether models are trained: when they are due, today, or not at all."""
+Promote = Literal["auto", "dry-run", "never"]
+PROMOTE: tuple[str, ...] = get_args(Promote)
+"""What becomes of a release that passes the gate: it becomes the current one, is not even written, or only written."""
 Recode = Literal["auto", "always"]
 RECODE: tuple[str, ...] = get_args(Recode)
 """Whether all items get codes of a new book: when that is due, or today."""

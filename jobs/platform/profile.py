@@ -26,7 +26,7 @@ from hymirec_model.config import (
 )
 from hymirec_model.errors import require
 from jobs.platform.errors import ProfileError
-from jobs.platform.names import Retrain
+from jobs.platform.names import Promote, Retrain
 
 PROFILES = Path(__file__).resolve().parents[2] / "infra" / "profiles"
 
@@ -69,14 +69,22 @@ class HistoriesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GateConfig:
-    """What a release must fulfil before it is published."""
+    """What a model and a release must fulfil before they are published."""
 
     min_ratio_to_popularity: float = 1.0
     """Smallest recall of the model divided by that of the popularity list, on the same users."""
+    max_loss_to_champion: float = 0.03
+    """Largest loss beside the champion on the same users, as a share of its figure; a greater one counts if clear."""
+    min_coverage_ratio: float = 0.5
+    """Smallest share of the catalogue in somebody's first 50, divided by the champion's (at first: popularity's)."""
+    max_interest_cosine: float = 0.995
+    """Largest mean cosine between different interests of a user: above it they have collapsed."""
     min_index_recall: float = 0.99
-    """Smallest recall of the ANN index against exact search."""
-    min_users_ratio: float = 0.9
-    """Smallest number of users with interests divided by that of the current release."""
+    """Smallest recall of users' merged lists through the ANN index against exact search."""
+    min_users_ratio: float = 0.95
+    """Smallest number of users with interests divided by that of the release before."""
+    min_items_ratio: float = 1.0
+    """Smallest number of items divided by that of the release before: a catalogue only grows."""
     min_code_usage: float = 0.9
     """Smallest share of the entries of the codebook's first generation that items use."""
     max_cosine_loss: float = 0.005
@@ -84,9 +92,10 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         require(self.min_ratio_to_popularity >= 0, "min_ratio_to_popularity is below 0; allowed: 0 or more")
-        for name in ("min_index_recall", "min_users_ratio", "min_code_usage", "max_cosine_loss"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} is {value}; allowed: 0 to 1")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name != "min_ratio_to_popularity":
+                require(0 <= value <= 1, f"{entry.name} is {value}; allowed: 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +110,10 @@ class Profile:
     """``auto`` trains when there is no model or the last one is old; ``always`` and ``never`` as they say."""
     retrain_every_days: int = 7
     """Age in days at which ``auto`` trains again."""
+    promote: Promote = "auto"
+    """``auto`` switches to a release that passes the gate; ``never`` publishes it without; ``dry-run`` only judges."""
+    keep_releases: int = 14
+    """Newest releases that are kept; so is every one that is current, its parent, or named by an alias."""
     contract: ContractConfig = field(default_factory=ContractConfig)
     histories: HistoriesConfig = field(default_factory=HistoriesConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -119,6 +132,7 @@ class Profile:
             self.retrain_every_days >= 1,
             f"retrain_every_days is {self.retrain_every_days}; allowed: 1 or more",
         )
+        require(self.keep_releases >= 2, f"keep_releases is {self.keep_releases}; allowed: 2 or more")
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,8 +1,8 @@
-"""The model in MLflow's registry: versions of ``hymirec``, of which the alias ``champion`` is the published
-one.
+"""The model in MLflow's registry: versions of ``hymirec`` and the aliases that say which one is what.
 
-A version is the folders of encoder, recommender and codebook, recognised by a fingerprint of their files: the
-same model is registered once, however often it is published.
+``champion`` is the version of the current release, ``previous`` the champion before it, ``challenger`` the newest one
+that is to replace the champion or was refused. A version is the folders of encoder, item space, recommender and
+codebook, recognised by a fingerprint of their files: the same model is registered once, however often it is published.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.platform import tracking
+from jobs.platform.errors import TrackingError
+from jobs.platform.gate import Verdict
+from jobs.platform.releases import Release
 
 MODEL = "hymirec"
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _FINGERPRINT_TAG = "hymirec.fingerprint"
+_RELEASE_TAG = "hymirec.release"
 _BUNDLE = "model"
+_MOST_CHARACTERS = 4500  # of a tag's value; MLflow takes 5,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +74,67 @@ def find_or_register(run: tracking.StageRun, parts: Mapping[str, Path], ds: str)
     return Version(str(made.version), run.run_id, new=True)
 
 
-def promote(version: Version, release_id: str) -> None:
-    """Point ``champion`` at a version, and ``previous`` at the champion before it."""
+def challenge(version: Version, verdict: Verdict) -> None:
+    """Point ``challenger`` at a version, and tag it with the gate's verdict."""
+    client = tracking.client_()
+    client.set_registered_model_alias(MODEL, CHALLENGER, version.number)
+    tag_verdict(version, verdict)
+
+
+def tag_verdict(version: Version, verdict: Verdict) -> None:
+    """Tag a version with the verdict on it: in a word, and in full."""
+    client = tracking.client_()
+    word = "passed" if verdict.passed else f"refused: {verdict.reasons}"
+    client.set_model_version_tag(MODEL, version.number, "hymirec.gate", word[:_MOST_CHARACTERS])
+    client.set_model_version_tag(MODEL, version.number, "hymirec.verdict", verdict.json()[:_MOST_CHARACTERS])
+
+
+def promote(release: Release) -> None:
+    """Point ``champion`` at a release's version, and ``previous`` at the champion before it.
+
+    A challenger that became the champion is a challenger no more.
+
+    Raises
+    ------
+    TrackingError
+        If the registry does not have the version.
+    """
     from mlflow.exceptions import MlflowException
 
     client = tracking.client_()
-    champion = None
-    with suppress(MlflowException):  # there is no champion yet
-        champion = str(client.get_model_version_by_alias(MODEL, CHAMPION).version)
-    client.set_model_version_tag(MODEL, version.number, "hymirec.release", release_id)
-    if champion == version.number:
-        return
-    if champion is not None:
-        client.set_registered_model_alias(MODEL, PREVIOUS, champion)
-    client.set_registered_model_alias(MODEL, CHAMPION, version.number)
+    number = str(release.manifest["mlflow"]["version"])
+    champion, challenger = _alias(CHAMPION), _alias(CHALLENGER)
+    try:
+        client.set_model_version_tag(MODEL, number, _RELEASE_TAG, release.id)
+        if champion != number:
+            client.set_registered_model_alias(MODEL, CHAMPION, number)
+            if champion is not None:
+                client.set_registered_model_alias(MODEL, PREVIOUS, champion)
+        if challenger == number:
+            client.delete_registered_model_alias(MODEL, CHALLENGER)
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow at {tracking.tracking_uri()}: seen no version {number} of {MODEL}, which release {release.id} "
+            f"names ({str(error)[:120]}); allowed: the MLflow that it was published with; set MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def named_releases() -> dict[str, str]:
+    """Id of the latest release of each version that an alias names, by alias."""
+    client = tracking.client_()
+    found = {}
+    for alias in (CHAMPION, CHALLENGER, PREVIOUS):
+        number = _alias(alias)
+        if number is not None:
+            release = client.get_model_version(MODEL, number).tags.get(_RELEASE_TAG)
+            if release:
+                found[alias] = str(release)
+    return found
+
+
+def _alias(name: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):  # nobody has it, or there is no model yet
+        return str(tracking.client_().get_model_version_by_alias(MODEL, name).version)
+    return None

@@ -6,6 +6,7 @@ current one.
     releases/<id>/manifest.json   every file with its bytes and SHA-256, row counts, shapes, where it came from
     releases/<id>/…               encoder, item_space, recommender, codebook, items, interests, index, evaluation
     releases/CURRENT              the id of the release to load, replaced atomically
+    releases/switches/…           who switched CURRENT, when and why
 
 The id is the day and the first 8 hex digits of the manifest's SHA-256, so equal content has an equal id, and
 a manifest vouches for all files beside it. A reader opens one id and gets parts of that release or an error,
@@ -35,15 +36,20 @@ from jobs.platform.warehouse import Warehouse
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_FOLDER = "releases"
-_CURRENT = f"{_FOLDER}/CURRENT"
+FOLDER = "releases"
+_CURRENT = f"{FOLDER}/CURRENT"
 _STAGING = ".staging-"
+_ID = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CHUNK = 1 << 20
 _SHOWN = 3  # faults that an error message names
 
 
 class ReleaseError(JobError):
     """A release is missing or damaged, or its id is not one."""
+
+
+class NoRelease(ReleaseError):
+    """There is no release of this id, or none any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ class Release:
 
     def local(self) -> Path:
         """The release as a folder of this machine: itself when local, else a cached download."""
-        return self.warehouse.local_folder(f"{_FOLDER}/{self.id}")
+        return self.warehouse.local_folder(f"{FOLDER}/{self.id}")
 
     def table(self, part: str, columns: list[str] | None = None) -> pa.Table:
         """A part that is made of Parquet files, as one table."""
@@ -121,14 +127,14 @@ class Release:
         if not names:
             raise ReleaseError(f"release {self.id}: seen no table {part!r}; allowed: items, interests")
         storage = self.warehouse.storage
-        paths = [storage.path(_FOLDER, self.id, name) for name in names]
+        paths = [storage.path(FOLDER, self.id, name) for name in names]
         return pa.concat_tables(
             pq.read_table(path, columns=columns, filesystem=storage.filesystem, partitioning=None) for path in paths
         )
 
     def _faults(self, full: bool) -> list[str]:
         expected: dict[str, dict[str, Any]] = self.manifest["files"]
-        found = self.warehouse.storage.files(f"{_FOLDER}/{self.id}")
+        found = self.warehouse.storage.files(f"{FOLDER}/{self.id}")
         found.pop(MANIFEST, None)
         faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         faults += [f"{name} does not belong to it" for name in sorted(found.keys() - expected.keys())]
@@ -142,7 +148,7 @@ class Release:
     def _sha256(self, name: str) -> str:
         digest = hashlib.sha256()
         storage = self.warehouse.storage
-        with storage.filesystem.open_input_stream(storage.path(_FOLDER, self.id, name)) as stream:
+        with storage.filesystem.open_input_stream(storage.path(FOLDER, self.id, name)) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()
@@ -151,7 +157,7 @@ class Release:
 def check_id(release_id: str) -> str:
     """Return ``release_id`` if it is an id, else raise ReleaseError; this also keeps paths like ``../x``
     out."""
-    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}", release_id):
+    if not _ID.fullmatch(release_id):
         raise ReleaseError(f"release id: seen {release_id!r}; allowed: a day and 8 hex digits, 2017-12-24-0123abcd")
     return release_id
 
@@ -168,17 +174,27 @@ def switch(release: Release) -> None:
 
 
 def before(warehouse: Warehouse, ds: str) -> Release | None:
-    """The newest release of an earlier day, going back from the current one.
+    """The newest release of an earlier day, going back from the current one as far as releases are kept.
 
     A rerun of the current release's day finds the same one as the first run did.
     """
     name = current_id(warehouse)
     while name is not None:
-        manifest = _read_manifest(warehouse, name)
+        try:
+            manifest = _read_manifest(warehouse, name)
+        except NoRelease:
+            if name == current_id(warehouse):
+                raise
+            return None
         if manifest["ds"] < ds:
             return Release.open(warehouse, name)
         name = manifest["parent"]
     return None
+
+
+def all_ids(warehouse: Warehouse) -> list[str]:
+    """Ids of the releases that are there, oldest day first."""
+    return [name for name in warehouse.storage.folders(FOLDER) if _ID.fullmatch(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +235,7 @@ class Draft:
         return Release.open(self.warehouse, release_id)
 
     def _move(self, release_id: str) -> None:
-        storage, place = self.warehouse.storage, f"{_FOLDER}/{release_id}"
+        storage, place = self.warehouse.storage, f"{FOLDER}/{release_id}"
         storage.remove(place)  # what is there is damaged
         if storage.local is not None:
             self.folder.rename(storage.local / place)
@@ -238,11 +254,11 @@ def draft(warehouse: Warehouse) -> Iterator[Draft]:
     if root is None:
         folder = Path(tempfile.mkdtemp(prefix="hymirec-release-"))
     else:  # on the same disk, so that sealing is a rename; the dot keeps it out of listings
-        folder = root / _FOLDER / f"{_STAGING}{uuid.uuid4().hex}"
+        folder = root / FOLDER / f"{_STAGING}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
-        for name in warehouse.storage.folders(_FOLDER):
-            if name.startswith(_STAGING) and warehouse.storage.abandoned(f"{_FOLDER}/{name}"):
-                warehouse.storage.remove(f"{_FOLDER}/{name}")  # its publish was killed
+        for name in warehouse.storage.folders(FOLDER):
+            if name.startswith(_STAGING) and warehouse.storage.abandoned(f"{FOLDER}/{name}"):
+                warehouse.storage.remove(f"{FOLDER}/{name}")  # its publish was killed
     try:
         yield Draft(warehouse, folder)
     finally:
@@ -257,9 +273,9 @@ def _current(warehouse: Warehouse) -> str:
 
 
 def _read_manifest(warehouse: Warehouse, release_id: str) -> dict[str, Any]:
-    raw = warehouse.storage.read(f"{_FOLDER}/{check_id(release_id)}/{MANIFEST}")
+    raw = warehouse.storage.read(f"{FOLDER}/{check_id(release_id)}/{MANIFEST}")
     if raw is None:
-        raise ReleaseError(f"release {release_id}: seen no manifest; allowed: a published release of {warehouse.uri}")
+        raise NoRelease(f"release {release_id}: seen no manifest; allowed: a published release of {warehouse.uri}")
     try:
         manifest: dict[str, Any] = json.loads(raw)
         names = [PurePosixPath(name) for name in manifest["files"]]

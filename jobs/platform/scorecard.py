@@ -16,6 +16,7 @@ from hymirec_model.histories import Ints
 from jobs.platform.cli import FILE_WIDTH
 
 Relevant = tuple[Ints, Ints]
+MODEL, CHAMPION = "HyMiRec", "champion"  # names of rankings: the day's model, and that of the release before
 LIST = 200  # length of the ranked lists
 MAIN = ("recall@50", "recall@200", "ndcg@10")
 NEW_ITEMS = "new items recall@200"
@@ -105,6 +106,38 @@ class Scorecard:
             for other, theirs in self.per_user.items()
             if other != name
         ]
+
+    def compare(self, name: str, other: str, sparse_events: int, resamples: int, seed: int) -> list[dict[str, Any]]:
+        """How a ranking stands beside another one on the same users, overall and by cohort.
+
+        Parameters
+        ----------
+        name, other : str
+            The two rankings.
+        sparse_events : int
+            Users with fewer events before the cut make up the cohort "sparse users".
+        resamples, seed : int
+            Of the paired bootstrap.
+
+        Returns
+        -------
+        list of dict
+            cohort, metric, users, the mean of each ranking by its name, and "difference", the paired interval of
+            ``name - other``. A cohort without users is left out.
+        """
+        mine, theirs = self.per_user[name], self.per_user[other]
+        everyone, sparse = np.ones(len(self.n_history), bool), self.n_history < sparse_events
+        cohorts = [("all users", metric, everyone) for metric in MAIN]
+        cohorts += [("sparse users", MAIN[0], sparse), ("new items", NEW_ITEMS, everyone)]
+        compared = []
+        for cohort, metric, inside in cohorts:
+            inside = inside & ~np.isnan(mine[metric])
+            if inside.any():
+                a, b = mine[metric][inside], theirs[metric][inside]
+                difference = _interval(metrics.paired_bootstrap(a, b, resamples, seed=seed))
+                row = {"cohort": cohort, "metric": metric.removeprefix("new items "), "users": int(inside.sum())}
+                compared.append(row | {name: float(a.mean()), other: float(b.mean()), "difference": difference})
+        return compared
 
     def _rows(self, users: Ints, resamples: int, seed: int) -> list[dict[str, Any]]:
         rows = []

@@ -173,6 +173,11 @@ class Storage:
         if self.filesystem.get_file_info(self.path(folder)).type == pafs.FileType.Directory:
             self.filesystem.delete_dir(self.path(folder))
 
+    def remove_file(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        if self.existing([path])[0]:
+            self.filesystem.delete_file(self.path(path))
+
     def put(self, source: str, folder: str) -> None:
         """Put a finished folder in the place of another; a crash never loses both.
 

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from jobs.platform.errors import JobError
 from jobs.platform.local import state_folder
+from jobs.platform.model_choice import champion_serves
 from jobs.platform.profile import Profile
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -29,11 +29,16 @@ MODELS = state_folder() / "models"
 LOGGED_POINTS = 100  # of a loss curve; each is a round trip to MLflow
 
 
-def why_due(newest: Partition | None, ds: str, profile: Profile, retrain: str | None, *sections: str) -> str:
+def why_due(
+    wh: Warehouse, newest: Partition | None, ds: str, profile: Profile, retrain: str | None, *sections: str
+) -> str:
     """Reason to train a model on day ``ds``; empty when it is not due.
+
+    It is not where the day's model was refused already and the champion serves, unless ``retrain`` says always.
 
     Parameters
     ----------
+    wh : Warehouse
     newest : Partition or None
         The model of an earlier day, written with :func:`facts_of`.
     ds : str
@@ -48,6 +53,8 @@ def why_due(newest: Partition | None, ds: str, profile: Profile, retrain: str | 
     JobError
         If a model has to be trained and training is forbidden.
     """
+    if newest is not None and retrain != "always" and champion_serves(wh, ds):
+        return ""
     policy = retrain or profile.retrain
     if newest is None:
         why = "there is no model yet"
@@ -80,15 +87,6 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if before.get(section, {}).get(key) != value
     ]
     return f"the profile changed {', '.join(changed)}" if changed else ""
-
-
-def keep(wh: Warehouse, model: Partition, ds: str) -> None:
-    """Leave an earlier day's model in force on ``ds``, also where another run of that day trained one."""
-    if wh.find(model.table, ds) is None:
-        return
-    with wh.write_partition(model.table, ds) as part:
-        shutil.copytree(wh.local_copy(model), part.local, dirs_exist_ok=True)
-        part.rows, part.info = model.rows, dict(model.info)
 
 
 def evaluation_cut(ds: str, holdout_days: int) -> datetime.datetime:

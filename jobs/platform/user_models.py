@@ -46,6 +46,15 @@ class ModelParts:
         _same("book", codebook, codes, "encode_items")
         return cls(recommender, codebook, codes, vectors)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What tells two models apart: item space, book and recommender."""
+        return {
+            "space": self.vectors.info["space_version"],
+            "codebook": self.codes.info["book"],
+            "recommender": self.recommender.info["model_version"],
+        }
+
     def load(self, wh: Warehouse, device: torch.device | None = None) -> UserModel:
         """Load the model with the codes of all items."""
         from hymirec_model.inference import UserModel

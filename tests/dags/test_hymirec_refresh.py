@@ -23,10 +23,18 @@ CHAIN = [
     "encode_items",
     "train_recommender",
     "evaluate",
+    "choose_model",
+    "champion_serves",
+    "champion.embed_catalog",
+    "champion.train_item_space",
+    "champion.fit_codebook",
+    "champion.encode_items",
+    "champion.evaluate",
     "export_interests",
     "build_index",
     "publish",
 ]
+JOBS = [name for name in CHAIN if name not in ("resolve", "champion_serves")]
 ON_SPARK = {"check_inputs", "update_histories", "embed_catalog", "encode_items", "export_interests"}
 HEAVY = ["torch", "pyspark", "faiss", "mlflow", "transformers", "pandas", "numpy", "pyarrow"]
 
@@ -67,19 +75,30 @@ print(json.dumps([sorted(bag.dags), bag.import_errors]))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [["hymirec_refresh"], {}]
+    assert json.loads(done.stdout.splitlines()[-1]) == [["hymirec_refresh", "hymirec_rollback"], {}]
 
 
-def test_chain_is_linear_in_the_designed_order(dag: Any) -> None:
+def test_chain_is_in_the_designed_order(dag: Any) -> None:
     assert list(dag.task_dict) == CHAIN
     following = [dag.get_task(task).downstream_task_ids for task in CHAIN]
-    assert following == [*({task} for task in CHAIN[1:]), set()]
+    expected: list[set[str]] = [*({task} for task in CHAIN[1:]), set()]
+    expected[CHAIN.index("choose_model")] = {"champion_serves", "export_interests"}
+    assert following == expected
+
+
+def test_the_champions_tasks_run_after_a_refusal_only(dag: Any) -> None:
+    assert dag.get_task("champion_serves").ignore_downstream_trigger_rules is False, "export_interests would be skipped"
+    for name in CHAIN:
+        rule = dag.get_task(name).trigger_rule
+        assert rule == ("none_failed" if name == "export_interests" else "all_success"), name
+        if name.startswith("champion."):
+            assert not dag.get_task(name).overrides, "retrain: always must not train the refused model again"
 
 
 def test_every_job_of_the_chain_exists(repository: Path) -> None:
     from jobs.platform.launcher import known_jobs
 
-    assert set(CHAIN[1:]) <= set(known_jobs())
+    assert {name.removeprefix("champion.") for name in JOBS} <= set(known_jobs())
 
 
 def test_tasks_start_their_jobs_as_designed(dag: Any) -> None:
@@ -87,11 +106,11 @@ def test_tasks_start_their_jobs_as_designed(dag: Any) -> None:
 
     from dags.launch import JobOperator
 
-    for name in CHAIN[1:]:
-        task = dag.get_task(name)
-        assert isinstance(task, SparkSubmitOperator if name in ON_SPARK else JobOperator)
-        assert task.job == name
-        if name in ON_SPARK:
+    for name in JOBS:
+        task, job = dag.get_task(name), name.removeprefix("champion.")
+        assert isinstance(task, SparkSubmitOperator if job in ON_SPARK else JobOperator)
+        assert task.job == job
+        if job in ON_SPARK:
             assert task._conn_id == "spark_default"
             assert Path(task.application).is_file()
 
@@ -105,19 +124,20 @@ def test_tasks_are_bounded_and_retried(dag: Any) -> None:
 
 def test_is_documented(dag: Any) -> None:
     assert dag.doc_md and dag.description and dag.tags
-    for name in ("warehouse", "profile", "ds", "retrain", "recode"):
+    for name in ("warehouse", "profile", "ds", "retrain", "recode", "promote"):
         assert dag.params.get_param(name).description
     for name in CHAIN:
-        assert f"| {name} |" in dag.doc_md
+        assert name.startswith("champion.") or f"| {name} |" in dag.doc_md
 
 
 def test_form_offers_what_the_jobs_take(dag: Any) -> None:
-    from jobs.platform.names import RECODE, RETRAIN
+    from jobs.platform.names import PROMOTE, RECODE, RETRAIN
     from jobs.platform.resolver import CONF_KEYS
 
     assert set(dag.params) == set(CONF_KEYS)
     assert dag.params.get_param("retrain").schema["enum"] == [None, *RETRAIN]
     assert dag.params.get_param("recode").schema["enum"] == [None, *RECODE]
+    assert dag.params.get_param("promote").schema["enum"] == [None, *PROMOTE]
 
 
 @pytest.mark.parametrize("setting", ["@daily", "0 3 * * *"])

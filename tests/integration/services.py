@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -41,6 +42,9 @@ class Services:
     def call(
         self, command: str, module: str = "infra.services", **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        return self._run(["-m", module, command], **environment)
+
+    def _run(self, arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
         env = {
             **local(self.state),
             "AIRFLOW_PORT": str(self.airflow_port),
@@ -48,7 +52,7 @@ class Services:
             **environment,
         }
         return subprocess.run(
-            [sys.executable, "-m", module, command],
+            [sys.executable, *arguments],
             cwd=self.repository,
             env=env,
             capture_output=True,
@@ -60,11 +64,21 @@ class Services:
         """Trigger a refresh, wait for its end, and return its state."""
         done = self.call("trigger", module="infra.refresh", **values)
         assert done.returncode == 0, done.stdout + done.stderr
-        run_id = done.stdout.split()[1]
+        return self._ended(DAG, done.stdout.split()[1])
+
+    def roll_back(self, warehouse: str, reason: str) -> str:
+        """Trigger the DAG hymirec_rollback by Airflow's own command line, wait for its end, and return its state."""
+        conf = json.dumps({"warehouse": warehouse, "reason": reason})
+        command = ["airflow", "dags", "trigger", "hymirec_rollback", "--conf", conf, "-o", "json"]
+        done = self._run(["-m", "infra.local_env", "--", *command])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self._ended("hymirec_rollback", json.loads(done.stdout.strip().splitlines()[-1])[0]["dag_run_id"])
+
+    def _ended(self, dag: str, run_id: str) -> str:
         passwords = self.state / "airflow" / "simple_auth_manager_passwords.json.generated"
         api = AirflowApi(f"http://127.0.0.1:{self.airflow_port}", passwords)
         end = time.monotonic() + 1200
-        while (state := api.run(DAG, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
+        while (state := api.run(dag, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
             time.sleep(2)
         return str(state)
 

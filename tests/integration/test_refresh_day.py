@@ -25,6 +25,8 @@ TASKS = [
     "encode_items",
     "train_recommender",
     "evaluate",
+    "choose_model",
+    "champion_serves",
     "export_interests",
     "build_index",
     "publish",
@@ -52,7 +54,7 @@ def test_models_are_trained_when_due_only(refreshed: Refreshed) -> None:
     warehouse = Warehouse(str(refreshed.slice.warehouse))
     for table in ("encoder", "item_space", "recommender", "codebook"):
         assert warehouse.partitions(table) == [DAYS[0]]
-    for table in ("histories", "item_vectors", "item_codes", "evaluation", "interests", "index"):
+    for table in ("histories", "item_vectors", "item_codes", "evaluation", "model_choice", "interests", "index"):
         assert warehouse.partitions(table) == list(DAYS)
 
 

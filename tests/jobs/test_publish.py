@@ -8,55 +8,25 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 
 from hymirec_model.codebook import ResidualCodebook
-from hymirec_model.config import CodebookConfig, IndexConfig
+from hymirec_model.config import IndexConfig
 from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
-from jobs.encode_items import encode_items
-from jobs.encode_items import find_inputs as codes_inputs
-from jobs.fit_codebook import find_inputs as codebook_inputs
-from jobs.fit_codebook import fit_codebook
-from jobs.platform import cli, columns, releases
-from jobs.platform.profile import Profile
+from jobs.platform import cli, columns, releases, switches
 from jobs.platform.releases import Release
-from jobs.platform.spark import session
 from jobs.platform.warehouse import Warehouse
 from jobs.publish import main
+from tests.published_days import DAY, NEXT, VECTORS, alias, derive, publish, write_day
 from tests.small_day import (
     info,
-    item_vectors,
     newest_space_version,
     profile,
     write_evaluation,
-    write_interests,
     write_items,
     write_model,
     write_models,
 )
-from tests.small_model import table, write_histories
-
-DAY, NEXT = "2020-03-20", "2020-03-21"
-VECTORS = item_vectors(600)
-CODEBOOK = CodebookConfig(layers=4, size=32, iterations=5)
-
-
-def derive(wh: Warehouse, ds: str) -> None:
-    """Run the real jobs between item vectors and publish."""
-    write_histories(wh, table(40, len(VECTORS)), ds)
-    settings = Profile(name="small", codebook=CODEBOOK)
-    fit_codebook(wh, ds, settings, codebook_inputs(wh, ds, CODEBOOK))
-    encode_items(session("tests"), wh, ds, codes_inputs(wh, ds), CODEBOOK, settings.gate)
-    build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
-
-
-def write_day(wh: Warehouse, ds: str, users: int = 40, model: float = 0.3) -> None:
-    version = info(wh, "recommender", ds)["model_version"]
-    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600, space_version=newest_space_version(wh, ds))
-    write_interests(wh, ds, users, model_version=version)
-    write_evaluation(wh, ds, model, model_version=version)
-    derive(wh, ds)
 
 
 @pytest.fixture
@@ -69,22 +39,8 @@ def wh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     return wh
 
 
-def run(wh: Warehouse, tmp_path: Path, ds: str = DAY, **sections: str) -> int:
-    arguments = ["--warehouse", wh.uri, "--ds", ds, "--profile", profile(tmp_path, **sections)]
-    with pytest.raises(SystemExit) as ended:
-        cli.run(main, arguments)
-    return int(ended.value.code or 0)
-
-
-def alias(name: str) -> str | None:
-    try:
-        return str(MlflowClient().get_model_version_by_alias("hymirec", name).version)
-    except MlflowException:
-        return None
-
-
 def test_published_release_holds_everything_and_agrees_with_itself(wh: Warehouse, tmp_path: Path) -> None:
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     release = Release.open(wh, full=True)
     assert {name.split("/")[0] for name in release.manifest["files"]} == {
         "encoder", "item_space", "recommender", "codebook", "items", "interests", "index", "evaluation"
@@ -113,18 +69,18 @@ def test_published_release_holds_everything_and_agrees_with_itself(wh: Warehouse
 
 
 def test_rerun_gives_the_same_id_and_registers_nothing(wh: Warehouse, tmp_path: Path) -> None:
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     first = Release.open(wh)
     manifest = (first.local() / "manifest.json").read_bytes()
     derive(wh, DAY)
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     again = Release.open(wh)
     assert again.id == first.id and (again.local() / "manifest.json").read_bytes() == manifest
     assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
 
 
 def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: Path) -> None:
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     assert (alias("champion"), alias("previous")) == ("1", None)
     release = Release.open(wh)
     version = MlflowClient().get_model_version("hymirec", "1")
@@ -135,7 +91,7 @@ def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: 
         assert (got / name).read_bytes() == (release.local() / name).read_bytes()
 
     write_day(wh, NEXT)  # a day without retraining
-    assert run(wh, tmp_path, NEXT) == 0
+    assert publish(wh, tmp_path, NEXT) == 0
     second = Release.open(wh)
     assert second.ds == NEXT and second.parent == release.id
     assert second.manifest["mlflow"] == release.manifest["mlflow"]
@@ -143,41 +99,78 @@ def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: 
 
     write_models(wh, "2020-03-22", value=2.0)
     write_day(wh, "2020-03-22")
-    assert run(wh, tmp_path, "2020-03-22") == 0
+    assert publish(wh, tmp_path, "2020-03-22") == 0
     assert (alias("champion"), alias("previous")) == ("2", "1")
-    assert run(wh, tmp_path, "2020-03-22") == 0
+    assert publish(wh, tmp_path, "2020-03-22") == 0
     assert (alias("champion"), alias("previous")) == ("2", "1")
+
+
+@pytest.mark.parametrize("policy", ["never", "dry-run"])
+def test_promote_decides_what_becomes_of_a_release_that_passes(
+    policy: str, wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(wh, tmp_path) == 0
+    before = releases.current_id(wh)
+    write_models(wh, NEXT, value=3.0)
+    write_day(wh, NEXT)
+    assert publish(wh, tmp_path, NEXT, promote=policy) == 0
+    assert "gate: passed" in capsys.readouterr().out
+    assert releases.current_id(wh) == before and alias("champion") == "1"
+    written = [name for name in releases.all_ids(wh) if name != before]
+    if policy == "dry-run":
+        assert written == [] and len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
+    else:
+        assert Release.open(wh, written[0], full=True).manifest["mlflow"]["version"] == "2"
+    assert publish(wh, tmp_path, NEXT) == 0, "the same day is published when promote is auto again"
+    assert releases.current_id(wh) != before and alias("champion") == "2"
+
+
+def test_old_releases_go_but_for_those_that_an_alias_names(wh: Warehouse, tmp_path: Path) -> None:
+    assert publish(wh, tmp_path) == 0
+    first = releases.current_id(wh)
+    write_models(wh, NEXT, value=2.0)  # the model of the first release becomes `previous`
+    for day in range(21, 26):
+        write_day(wh, f"2020-03-{day}")
+        assert publish(wh, tmp_path, f"2020-03-{day}", keep_releases="2") == 0
+    assert [name[:10] for name in releases.all_ids(wh)] == [DAY, "2020-03-24", "2020-03-25"]
+    assert first is not None and Release.open(wh, first, full=True).ds == DAY
+    assert alias("previous") == "1"
+    assert [entry["to"]["release"][:10] for entry in switches.history(wh)] == [
+        f"2020-03-{day}" for day in range(20, 26)
+    ]
 
 
 @pytest.mark.parametrize("reason", ["recall", "index", "users"])
 def test_gate_refuses_and_leaves_everything_as_it_was(
     reason: str, wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     before = releases.current_id(wh)
     write_models(wh, NEXT, value=3.0)
-    write_day(wh, NEXT, users=30 if reason == "users" else 40, model=0.19 if reason == "recall" else 0.3)
-    gate = "{min_index_recall: 1.0}" if reason == "index" else "{}"
+    write_day(wh, NEXT, users=36 if reason == "users" else 40, model=0.19 if reason == "recall" else 0.3)
     if reason == "index":
         build(
             wh,
             NEXT,
-            IndexConfig(queries=60, neighbours=20, types=("ivf",), target_recall=0.5),
+            IndexConfig(queries=60, neighbours=60, types=("ivf",), target_recall=0.1),
             *index_inputs(wh, NEXT),
         )
     capsys.readouterr()
-    assert run(wh, tmp_path, NEXT, gate=gate) == 2
+    assert publish(wh, tmp_path, NEXT) == 2
     shown = capsys.readouterr()
     assert "gate: REFUSED" in shown.out and "NO" in shown.out
     expected = {
-        "recall": "recall_at_50 0.1900 is below 0.2000",
-        "index": "index_recall",
-        "users": "users 30.0000 is below 36.0000",
+        "recall": "recall@50 0.1900 is not at least 0.2000, 1 times that of popularity",
+        "index": "merged index recall 0.",
+        "users": f"users 36.0000 is not at least 38.0000, 0.95 times the 40 of release {before}",
     }[reason]
     assert expected in shown.err and f"CURRENT stays {before}" in shown.err
     assert releases.current_id(wh) == before
-    assert len(list((Path(wh.uri) / "releases").iterdir())) == 2  # the first release and CURRENT
-    assert alias("champion") == "1" and len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
+    assert releases.all_ids(wh) == [before]
+    assert alias("champion") == "1"
+    refused = MlflowClient().get_model_version("hymirec", "2").tags
+    assert refused["hymirec.gate"].startswith(f"refused: {expected}")
+    assert json.loads(refused["hymirec.verdict"])["passed"] is False
     client = MlflowClient()
     experiment = client.get_experiment_by_name("hymirec")
     assert experiment is not None
@@ -189,9 +182,9 @@ def test_earlier_day_is_published_but_not_switched_to(
     wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_day(wh, NEXT)
-    assert run(wh, tmp_path, NEXT) == 0
+    assert publish(wh, tmp_path, NEXT) == 0
     newest = releases.current_id(wh)
-    assert run(wh, tmp_path, DAY) == 0
+    assert publish(wh, tmp_path, DAY) == 0
     assert releases.current_id(wh) == newest
     assert "not CURRENT: a newer day is published already" in capsys.readouterr().out
     assert len(list((Path(wh.uri) / "releases").glob("2020-*"))) == 2
@@ -205,7 +198,7 @@ def test_crash_before_the_switch_is_made_good_by_a_rerun(
         with pytest.raises(OSError, match="disk"):
             cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
     assert releases.current_id(wh) is None and alias("champion") is None
-    assert run(wh, tmp_path) == 0
+    assert publish(wh, tmp_path) == 0
     assert releases.current_id(wh) is not None and alias("champion") == "1"
     assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
 
@@ -226,6 +219,20 @@ def train_another_item_space(wh: Warehouse) -> None:
     write_model(wh, "item_space", DAY, 2.0, "version", encoder=info(wh, "encoder", DAY)["version"])
 
 
+def change_items_after_the_index_was_built(wh: Warehouse) -> None:
+    """Leave a stale index: it holds the former vectors of two items."""
+    vectors = VECTORS.copy()
+    vectors[:2] = vectors[2:4]
+    write_items(wh, DAY, vectors, ["2020-03-01"] * 600, space_version=newest_space_version(wh, DAY))
+
+
+def choose_another_model(wh: Warehouse) -> None:
+    with wh.write_partition("model_choice", DAY) as part:
+        (part.local / "choice.json").write_text("{}")
+        versions = {"space": newest_space_version(wh, DAY), "codebook": "b1", "recommender": "m2"}
+        part.info |= {"chosen": "challenger", "why": "", "versions": versions, "refused": None}
+
+
 def compute_other_vectors(wh: Warehouse) -> None:
     write_items(wh, DAY, VECTORS, ["2020-03-01"] * 600, space_version="e2")
 
@@ -238,6 +245,8 @@ def compute_other_vectors(wh: Warehouse) -> None:
         (train_another_encoder, "encoder", ("encoder", "item_space")),
         (train_another_item_space, "space_version", ("item_space", "item_vectors")),
         (compute_other_vectors, "space_version", ("item_vectors", "item_codes")),
+        (change_items_after_the_index_was_built, "content", ("item_vectors", "index")),
+        (choose_another_model, "recommender", ("model_choice", "evaluation")),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(
@@ -249,7 +258,7 @@ def test_parts_that_do_not_belong_together_are_refused(
     named: tuple[str, ...],
 ) -> None:
     change(wh)
-    assert run(wh, tmp_path) == 2
+    assert publish(wh, tmp_path) == 2
     message = capsys.readouterr().err
     assert message.startswith(f"error: {key}: seen ") and "allowed: one and the same" in message
     assert all(f"{name}/ds={DAY} " in message for name in named)
@@ -261,7 +270,8 @@ def test_evaluation_without_the_model_is_refused(
 ) -> None:
     with wh.write_partition("evaluation", DAY) as part:
         (part.local / "evaluation.json").write_text(json.dumps({"rows": [{"name": "popularity"}]}))
+        part.info |= {name: wh.partition("model_choice", DAY).info[name] for name in ("versions",)}
         part.info["model_version"] = info(wh, "recommender", DAY)["model_version"]
-    assert run(wh, tmp_path) == 2
+    assert publish(wh, tmp_path) == 2
     assert "seen rows popularity; allowed: HyMiRec among them" in capsys.readouterr().err
     assert releases.current_id(wh) is None

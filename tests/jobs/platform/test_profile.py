@@ -10,7 +10,7 @@ import pytest
 from jobs.platform.errors import ProfileError
 from jobs.platform.profile import PROFILES, Profile, load_profile
 
-SECTIONS = [f.name for f in dataclasses.fields(Profile) if f.name not in ("name", "retrain", "retrain_every_days")]
+SECTIONS = [f.name for f in dataclasses.fields(Profile) if dataclasses.is_dataclass(getattr(Profile(name="x"), f.name))]
 
 
 @pytest.fixture

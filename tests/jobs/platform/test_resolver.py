@@ -83,7 +83,7 @@ class TestConf:
         [
             (
                 {"profil": "demo"},
-                "seen key 'profil'; allowed: warehouse, profile, ds, retrain, recode; did you mean profile?",
+                "seen key 'profil'; allowed: warehouse, profile, ds, retrain, recode, promote; did you mean profile?",
             ),
             ({"ds": "3.12.2017"}, "ds: seen '3.12.2017'; allowed: a day written YYYY-MM-DD"),
             ({"ds": 20171203}, "ds: seen 20171203"),
@@ -100,6 +100,7 @@ class TestConf:
 
     def test_a_relative_folder_lies_in_the_repository(self, repository: Path) -> None:
         params = {"warehouse": "var/x", "profile": "demo", "ds": "2017-12-03", "retrain": "never", "recode": "always"}
+        params |= {"promote": "never"}
         found = resolve_refresh(params, conf={}, logical_date=None, manual=True, refresh_id="r")
         assert found == {
             "warehouse": str(repository / "var/x"),
@@ -108,6 +109,7 @@ class TestConf:
             "refresh_id": "r",
             "retrain": "never",
             "recode": "always",
+            "promote": "never",
         }
 
     def test_a_relative_profile_lies_in_the_repository(self, folder: Path, repository: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.platform.errors import JobError
+from jobs.platform.parts import keep
 from jobs.platform.profile import Profile
-from jobs.platform.training import evaluation_cut, facts_of, keep, training_histories, version_of, why_due
+from jobs.platform.training import evaluation_cut, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 from tests.small_model import DAY, table, write_histories
 
@@ -42,18 +43,31 @@ def test_when_a_model_is_due(
     day = datetime.date.fromisoformat(DAY)
     newest = None if age is None else model_of(warehouse, str(day - datetime.timedelta(days=age)))
     profile = replace(PROFILE, retrain=policy)  # type: ignore[arg-type]
-    assert why_due(newest, DAY, profile, override, "encoder") == reason
+    assert why_due(warehouse, newest, DAY, profile, override, "encoder") == reason
 
 
 def test_a_changed_section_of_the_profile_makes_a_model_due(warehouse: Warehouse) -> None:
     newest = model_of(warehouse, "2020-03-19")
     other = replace(PROFILE, encoder=replace(PROFILE.encoder, max_tokens=7))
-    why = why_due(newest, DAY, other, None, "encoder")
+    why = why_due(warehouse, newest, DAY, other, None, "encoder")
     assert why == "the profile changed encoder.max_tokens from 48 to 7"
     gate = replace(PROFILE, gate=replace(PROFILE.gate, min_index_recall=0.5))
-    assert why_due(newest, DAY, gate, None, "encoder") == ""
+    assert why_due(warehouse, newest, DAY, gate, None, "encoder") == ""
     with pytest.raises(JobError, match=r"retrain is never, but .* changed encoder.max_tokens .* auto or always"):
-        why_due(newest, DAY, other, "never", "encoder")
+        why_due(warehouse, newest, DAY, other, "never", "encoder")
+
+
+@pytest.mark.parametrize(("override", "reason"), [(None, ""), ("auto", ""), ("always", "retrain is always")])
+def test_no_model_is_due_where_the_days_model_was_refused(
+    warehouse: Warehouse, override: str | None, reason: str
+) -> None:
+    newest = model_of(warehouse, "2020-02-01")
+    profile = replace(PROFILE, retrain="always")
+    with warehouse.write_partition("model_choice", DAY) as part:
+        (part.local / "choice.json").write_text("{}")
+        part.info["chosen"] = "champion"
+    assert why_due(warehouse, newest, DAY, profile, override, "encoder") == reason
+    assert why_due(warehouse, newest, "2020-03-21", profile, None, "encoder") == "retrain is always"
 
 
 def test_a_kept_model_replaces_one_that_another_run_of_the_day_trained(warehouse: Warehouse) -> None:
@@ -68,9 +82,9 @@ def test_a_kept_model_replaces_one_that_another_run_of_the_day_trained(warehouse
 
 
 @pytest.mark.parametrize(("policy", "override"), [("never", None), ("auto", "never")])
-def test_no_model_and_no_training_is_refused(policy: str, override: str | None) -> None:
+def test_no_model_and_no_training_is_refused(warehouse: Warehouse, policy: str, override: str | None) -> None:
     with pytest.raises(JobError, match=f"before ds={DAY} there is no model yet; allowed: auto or always"):
-        why_due(None, DAY, Profile(name="p", retrain=policy), override)  # type: ignore[arg-type]
+        why_due(warehouse, None, DAY, Profile(name="p", retrain=policy), override)  # type: ignore[arg-type]
 
 
 def test_held_out_days_end_with_the_day_itself() -> None:

@@ -1,0 +1,77 @@
+"""The champion of a day: the model of the release before it, as that release holds it.
+
+An evaluation ranks with it beside the day's own model, on the same users, so that a gate can compare the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.platform import columns, releases
+from jobs.platform.errors import WarehouseError
+from jobs.platform.releases import Release
+from jobs.platform.user_models import ModelParts
+from jobs.platform.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    import torch
+
+    from hymirec_model.inference import UserModel
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """A published release, as the rival of the model of day ``ds``."""
+
+    release: Release
+    same_model: bool
+    """Whether the day's model is the champion's: no model was trained since."""
+
+    @classmethod
+    def of(cls, wh: Warehouse, ds: str, parts: ModelParts) -> Champion | None:
+        """Find the champion of day ``ds``; None before the first release."""
+        release = releases.before(wh, ds)
+        if release is None:
+            return None
+        versions = release.manifest["versions"]
+        return cls(release, all(versions[name] == version for name, version in parts.versions.items()))
+
+    def load(
+        self, item_ids: list[str], device: torch.device
+    ) -> tuple[UserModel, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Load the model, its item vectors of shape (n, d), and the vectors that weights of interests are made from.
+
+        Parameters
+        ----------
+        item_ids : list of str
+            Items of the day in the order of item_index; the champion knows the first n of them.
+        device : torch.device
+
+        Raises
+        ------
+        WarehouseError
+            If the release numbers its items otherwise, so that the two cannot be compared.
+        """
+        from hymirec_model.inference import UserModel, calibration_sample
+
+        items = self.release.table("items", ["item_id", "vector", "generation", "codes"])
+        known = items["item_id"].to_pylist()
+        if known != item_ids[: len(known)]:
+            raise WarehouseError(
+                f"release {self.release.id}: seen other items under the numbers of today's catalogue; allowed: a "
+                "catalogue that only grows. Was the warehouse made anew? Then move its folder releases away too"
+            )
+        vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector").astype(np.float32)
+        folder = self.release.local()
+        model = UserModel.load(
+            folder / "recommender",
+            folder / "codebook",
+            columns.matrix(items["codes"].combine_chunks(), "items", "codes"),
+            items["generation"].to_numpy(),
+            device,
+        )
+        return model, vectors, vectors[calibration_sample(len(vectors))]

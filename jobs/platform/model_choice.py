@@ -1,0 +1,42 @@
+"""Which model serves a day, and how the champion's parts come back into force after a refusal or a rollback."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Literal
+
+from jobs.platform.parts import MODEL_PARTS
+from jobs.platform.releases import Release
+from jobs.platform.warehouse import Warehouse
+
+TABLE = "model_choice"
+Chosen = Literal["challenger", "champion", "same model"]
+_VERSION = {"encoder": "version", "item_space": "version", "codebook": "book", "recommender": "model_version"}
+
+
+def champion_serves(wh: Warehouse, ds: str) -> bool:
+    """Tell whether the model trained on day ``ds`` was refused, so that no model is due on it any more."""
+    choice = wh.find(TABLE, ds)
+    return choice is not None and choice.info["chosen"] == "champion"
+
+
+def restore_parts(wh: Warehouse, release: Release, until: str | None = None) -> list[str]:
+    """Put a release's models in force, from its own files, on their day and on every later one (up to ``until``).
+
+    Returns
+    -------
+    list of str
+        ``table/ds=DAY`` of each partition that was written. Running it again writes none.
+    """
+    written = []
+    for table in MODEL_PARTS:
+        own = release.manifest["model_parts"][table]
+        days = {own["ds"], *(day for day in wh.partitions(table) if own["ds"] < day <= (until or day))}
+        for day in sorted(days):
+            found = wh.find(table, day)
+            if found is None or found.info[_VERSION[table]] != own["info"][_VERSION[table]]:
+                with wh.write_partition(table, day) as part:
+                    shutil.copytree(release.local() / table, part.local, dirs_exist_ok=True)
+                    part.info |= own["info"]
+                written.append(f"{table}/ds={day}")
+    return written

@@ -1,0 +1,94 @@
+"""Go back to an earlier release: CURRENT, the aliases in MLflow and the models that later days build on, together.
+
+Reads ``releases/<id>``, every file against its hash. Writes ``releases/CURRENT`` and ``releases/switches``: from which
+release to which, who, when and why; and puts the release's models in force again in place of later ones. The model
+that was left does not pass the gate again on a later run.
+
+It also switches forward: to a release that was published with ``promote: never``, or from which was rolled back by
+mistake. Pause hymirec_refresh before if the cause lies in the data, or tonight's run releases them again.
+"""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from jobs.platform import cli, model_choice, registry, releases, switches, tracking
+from jobs.platform.releases import Release, ReleaseError
+from jobs.platform.warehouse import Warehouse
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What rollback did."""
+
+    release: Release
+    record: dict[str, Any]
+    """See :func:`jobs.platform.switches.record`."""
+    restored: list[str]
+    """Partitions of models that are those of the release again."""
+
+    def __str__(self) -> str:
+        record, version = self.record, self.release.manifest["mlflow"]["version"]
+        left = f" instead of {record['from']['release']}" if record["from"] else ""
+        parts = f"\nmodels put back in force: {', '.join(self.restored)}" if self.restored else ""
+        return (
+            f"CURRENT: {self.release.id}{left}, by {record['who']}: {record['why']}\n"
+            f"{registry.MODEL}: champion is version {version}{parts}"
+        )
+
+
+def main(
+    warehouse: cli.WarehouseOption,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it goes on record.", show_default=False)],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="ID", help="Release to go to (default: the one before the current one)."),
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who; default: the user's login.")] = None,
+    refresh_id: cli.RefreshIdOption = None,
+) -> None:
+    """Go back to an earlier release: CURRENT, aliases and models together."""
+    wh = Warehouse(warehouse)
+    who = by or getpass.getuser()
+    before, release = find(wh, to, reason)
+    with tracking.stage("rollback", ds=release.ds, refresh_id=refresh_id or f"rollback-{release.id}") as run:
+        run.params({"from": before.id, "to": release.id, "who": who, "why": reason})
+        report = roll_back(release, who, reason)
+        run.text(str(report), "report.txt")
+    tracking.end_refresh(refresh_id or f"rollback-{release.id}")
+    print(report)
+
+
+def find(wh: Warehouse, to: str | None, reason: str) -> tuple[Release, Release]:
+    """Open the current release and the one to go to, which is checked in full.
+
+    Raises
+    ------
+    ReleaseError
+        If there is none, it is damaged, or no reason is given.
+    """
+    if not reason.strip():
+        raise ReleaseError("reason: seen nothing; allowed: why the release is left, in words; it goes on record")
+    before = Release.open(wh)
+    release_id = releases.check_id(to) if to else before.parent
+    there = [name for name in releases.all_ids(wh) if to or name != before.id]
+    if release_id not in there:
+        seen = f"to: seen {to}, which is not there" if to else f"release {before.id} has no release before it any more"
+        raise ReleaseError(f"{seen}; allowed with --to: {', '.join(there) or 'none, it is the only one'}")
+    return before, Release.open(wh, release_id, full=True)
+
+
+def roll_back(release: Release, who: str, why: str) -> Report:
+    """Switch to `release` and record it; cut short at any point, a second call completes it."""
+    registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
+    releases.switch(release)
+    entry = switches.record(release, kind="rollback", who=who, why=why)
+    return Report(release, entry, model_choice.restore_parts(release.warehouse, release))
+
+
+if __name__ == "__main__":
+    cli.run(main)
