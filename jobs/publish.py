@@ -32,7 +32,8 @@ from jobs.platform.errors import GateRefused
 from jobs.platform.gate import Verdict, judge_model, judge_release, read_evaluation
 from jobs.platform.parts import MODEL_PARTS, find_parts
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.releases import Draft, Release
+from jobs.platform.release_draft import Draft, new_draft
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Partition, Warehouse
 
 
@@ -128,7 +129,7 @@ def write_release(
     version: registry.Version,
 ) -> Release:
     """Write the release of the day; CURRENT is left alone."""
-    with releases.draft(wh) as draft:
+    with new_draft(wh) as draft:
         for name in (*MODEL_PARTS, "interests", "index", "evaluation"):
             shutil.copytree(wh.local_copy(parts[name]), draft.folder / name, copy_function=shutil.copyfile)
         (draft.folder / "evaluation" / "verdict.json").write_text(verdict.json())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hymirec_model.config import EvaluationConfig, IndexConfig
-from jobs import build_index, publish
+from jobs import build_index, choose_model, publish
 from jobs.evaluate import evaluate
 from jobs.export_interests import export_interests
 from jobs.platform import cli
@@ -27,13 +28,18 @@ def publish_day(spark: SparkSession, folder: Path, merge: str = "lse") -> Releas
     wh = Warehouse(str(folder / "warehouse"))
     write_encoder(wh, DAY)
     write_day(wh, merge=merge, space_version=newest_space_version(wh, DAY))
+    gate = "{min_ratio_to_popularity: 0, min_coverage_ratio: 0, max_interest_cosine: 1, min_index_recall: 0.5}"
+    options = ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(folder, gate=gate)]
     histories, parts = wh.partition("histories", DAY), ModelParts.find(wh, DAY)
     evaluate(wh, DAY, EvaluationConfig(bootstrap=20), histories, parts)
+    _run(choose_model.main, options)
     export_interests(spark, wh, DAY, histories, parts)
     build_index.build(wh, DAY, IndexConfig(queries=60, neighbours=20), *build_index.find_inputs(wh, DAY))
-    gate = "{min_ratio_to_popularity: 0, min_index_recall: 0.5}"
-    options = ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(folder, gate=gate)]
-    with pytest.raises(SystemExit) as done:
-        cli.run(publish.main, options)
-    assert done.value.code == 0
+    _run(publish.main, options)
     return Release.open(wh)
+
+
+def _run(job: Callable[..., None], options: list[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.run(job, options)
+    assert done.value.code == 0
