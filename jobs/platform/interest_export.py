@@ -33,7 +33,7 @@ _FIELDS: dict[str, pa.DataType] = {
     "scale": pa.float64(),
 }
 _COLUMNS = ["user_id", "item_indices", "timestamps", "n_events"]
-ROW_GROUP = 1024  # users: who looks one of them up reads a few MB at most
+ROW_GROUP = 64  # users: who looks one of them up reads some hundred KB
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ never a mixture.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,14 +28,22 @@ import pyarrow.parquet as pq
 from jobs.platform.manifest import FOLDER, ID, MANIFEST, NoRelease, ReleaseError, check_id, read_manifest
 from jobs.platform.warehouse import Warehouse
 
+if TYPE_CHECKING:
+    from jobs.platform.given_events import Events
+    from jobs.platform.recommend import Recommended, Recommender
+
 _CURRENT = f"{FOLDER}/CURRENT"
 _CHUNK = 1 << 20
 _SHOWN = 3  # faults that an error message names
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Release:
-    """An open release; get one from `Release.open`."""
+    """An open release; get one from `Release.open`.
+
+    Opening reads the manifest and the sizes of files. What recommending needs is read when it is first asked for,
+    and kept.
+    """
 
     warehouse: Warehouse
     id: str
@@ -115,6 +125,110 @@ class Release:
         return pa.concat_tables(
             pq.read_table(path, columns=columns, filesystem=storage.filesystem, partitioning=None) for path in paths
         )
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """What recommends from this release; keeps what it has read."""
+        from jobs.platform.recommend import Recommender
+
+        return Recommender(self)
+
+    def recommend(
+        self, user_id: str, n: int = 20, *, exclude_seen: bool = True, diversity: float = 0.0
+    ) -> list[Recommended]:
+        """Recommend items to a user of the release.
+
+        Parameters
+        ----------
+        user_id : str
+        n : int, default=20
+            Length of the list; shorter only where no more items are left.
+        exclude_seen : bool, default=True
+            Leave out the items of the user's history, of which the newest ``histories.max_length`` events are kept.
+        diversity : float, default=0.0
+            0 to 1: weight of unlikeness to the items above, beside relevance. Above 0, the list is chosen from the
+            5 n best by maximal marginal relevance (see :mod:`hymirec_model.diversity`).
+
+        Returns
+        -------
+        list of Recommended
+            (item_id, title, score), best first.
+
+        Raises
+        ------
+        ReleaseError
+            If the release has no such user.
+        InputError
+            If n or diversity is not allowed.
+        """
+        return self.recommend_batch([user_id], n, exclude_seen=exclude_seen, diversity=diversity)[0]
+
+    def recommend_batch(
+        self, user_ids: Sequence[str], n: int = 20, *, exclude_seen: bool = True, diversity: float = 0.0
+    ) -> list[list[Recommended]]:
+        """Recommend items to several users of the release: a list each, as `recommend` gives it.
+
+        Each bucket of users is read once. Memory grows with the number of users.
+        """
+        made = self.recommender
+        users = made.interests(user_ids)
+        return made.lists(users, n, exclude_seen=exclude_seen, diversity=diversity)
+
+    def recommend_events(
+        self,
+        events: Events,
+        n: int = 20,
+        *,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        now: float | None = None,
+        skip_unknown: bool = False,
+    ) -> list[Recommended]:
+        """Recommend items to anybody by events, with the release's model; nobody needs to have seen them in training.
+
+        Given a user's history of the release, the list is that of `recommend`, but where scores differ by less than
+        what float16 rounds off an interest: sums in batches of another size differ in their last bits.
+
+        Parameters
+        ----------
+        events : sequence of (item_id, seconds since 1970 UTC)
+            In any order; events of equal time stand oldest first. The newest ``histories.max_length`` count.
+        n, exclude_seen, diversity
+            See `recommend`; seen are the items of `events`.
+        now : float, optional
+            Seconds since 1970 UTC from which ages of events are counted; by default the later of the end of the
+            release's day and the newest event. Events after it count as happening now.
+        skip_unknown : bool, default=False
+            Leave out events of items that the release does not hold, such as newer ones.
+
+        Returns
+        -------
+        list of Recommended
+            (item_id, title, score), best first.
+
+        Raises
+        ------
+        InputError
+            If there is no event, an event is no such pair, an item is unknown, or n, diversity or now is not allowed.
+        """
+        return self.recommend_events_batch(
+            [events], n, exclude_seen=exclude_seen, diversity=diversity, now=now, skip_unknown=skip_unknown
+        )[0]
+
+    def recommend_events_batch(
+        self,
+        batch: Sequence[Events],
+        n: int = 20,
+        *,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        now: float | None = None,
+        skip_unknown: bool = False,
+    ) -> list[list[Recommended]]:
+        """Recommend items by several people's events: a list each, as `recommend_events` gives it."""
+        made = self.recommender
+        users = made.interests_of_events(batch, now=now, skip_unknown=skip_unknown)
+        return made.lists(users, n, exclude_seen=exclude_seen, diversity=diversity)
 
     def _faults(self, full: bool) -> list[str]:
         expected: dict[str, dict[str, Any]] = self.manifest["files"]
