@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from hymirec_model.errors import InputError
-from hymirec_model.retrieval import Ints, Merge, check, check_ragged, check_weights, chunks, merge_cosines, tie_order
+from hymirec_model.retrieval import (
+    Ints,
+    Merge,
+    check_ragged,
+    check_scoring,
+    check_weights,
+    chunks,
+    merge_cosines,
+    tie_order,
+)
 
 Floats = npt.NDArray[np.floating]
 FOUND_CELLS = 4  # memory of an item found for an interest, in numbers of float32, as places and keys come to it
@@ -85,7 +94,7 @@ def search(
         )
     interest_UKd = np.ascontiguousarray(user_interests, dtype=np.float32)
     weight_UK = np.ascontiguousarray(weights, dtype=np.float32)
-    check(torch.from_numpy(interest_UKd), torch.from_numpy(weight_UK), torch.empty(0, index.d), merge, scale)
+    check_scoring(torch.from_numpy(interest_UKd), torch.from_numpy(weight_UK), torch.empty(0, index.d), merge, scale)
     check_weights(torch.from_numpy(weight_UK))
     n_users, n_interests, dim = interest_UKd.shape
     excluded, left_out_U = _pairs(exclude, n_users, index.ntotal)

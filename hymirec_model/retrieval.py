@@ -58,7 +58,7 @@ def merge_scores(
     InputError
         If shapes do not fit, or merge or scale are not allowed.
     """
-    check(user_interests, weights, item_vectors, merge, scale)
+    check_scoring(user_interests, weights, item_vectors, merge, scale)
     with torch.autocast(user_interests.device.type, enabled=False):
         item_nd = item_vectors.float()  # one interest at a time: never a (U, K, n) tensor
         return merge_cosines((one_Ud @ item_nd.T for one_Ud in user_interests.float().unbind(1)), weights, merge, scale)
@@ -108,7 +108,7 @@ def calibration_weights(user_interests: Tensor, sample_vectors: Tensor, scale: f
     -------
     Tensor of shape (U, K), float32
     """
-    check(user_interests, user_interests[..., 0], sample_vectors, "calibrated", scale)
+    check_scoring(user_interests, user_interests[..., 0], sample_vectors, "calibrated", scale)
     log_z_UK = torch.logsumexp(scale * (user_interests.float() @ sample_vectors.float().T), dim=-1)
     return torch.softmax(-log_z_UK, dim=-1)
 
@@ -153,7 +153,7 @@ def top_items(
     InputError
         As `merge_scores`; or if n is not allowed, or a user has no interest of positive weight.
     """
-    check(user_interests, weights, item_vectors, merge, scale)
+    check_scoring(user_interests, weights, item_vectors, merge, scale)
     if not 1 <= n <= len(item_vectors):
         raise InputError(f"n: got {n}, allowed 1 to {len(item_vectors)}, the number of items.")
     check_weights(weights)
@@ -206,7 +206,7 @@ def chunks(n_users: int, cells_a_user: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_users))
 
 
-def check(interests: Tensor, weights: Tensor, items: Tensor, merge: str, scale: float) -> None:
+def check_scoring(interests: Tensor, weights: Tensor, items: Tensor, merge: str, scale: float) -> None:
     """Raise an InputError unless shapes fit and merge and scale are allowed."""
     if interests.ndim != 3 or 0 in interests.shape[1:] or weights.shape != interests.shape[:2]:
         raise InputError(
