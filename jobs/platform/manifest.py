@@ -11,7 +11,7 @@ from typing import Any
 from jobs.platform.errors import JobError
 from jobs.platform.warehouse import Warehouse
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 FOLDER = "releases"
 ID = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
@@ -54,7 +54,10 @@ def read_manifest(warehouse: Warehouse, release_id: str) -> dict[str, Any]:
     if not vouched:
         raise ReleaseError(f"release {release_id}: the manifest is not this release's or was changed; restore it")
     if manifest["format"] != FORMAT:
-        raise ReleaseError(f"release {release_id}: seen format {manifest['format']!r}; allowed: {FORMAT}")
+        raise ReleaseError(
+            f"release {release_id}: seen format {manifest['format']!r}; allowed: {FORMAT}; move the folder {FOLDER} "
+            "away and publish again"
+        )
     if any(name.is_absolute() or ".." in name.parts for name in names):
         raise ReleaseError(f"release {release_id}: the manifest names files outside of its folder; do not use it")
     return manifest

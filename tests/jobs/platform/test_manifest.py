@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.platform.manifest import ReleaseError
+from jobs.platform.manifest import FORMAT, ReleaseError
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.tiny_release import make
@@ -42,16 +42,18 @@ def test_ids_that_are_no_ids_are_refused(wh: Warehouse, bad: str) -> None:
         Release.open(wh)
 
 
-def test_manifest_that_points_outside_is_refused(wh: Warehouse) -> None:
-    body = {
-        "ds": "2020-01-05",
-        "format": 1,
-        "parent": None,
-        "files": {"../../secret": {"bytes": 1, "sha256": ""}},
-    }
+@pytest.mark.parametrize(
+    ("form", "file", "message"),
+    [
+        (FORMAT, "../../secret", "outside of its folder"),
+        (FORMAT - 1, "items/a", f"seen format {FORMAT - 1}; allowed: {FORMAT}; move the folder releases away"),
+    ],
+)
+def test_manifests_of_another_kind_are_refused(wh: Warehouse, form: int, file: str, message: str) -> None:
+    body = {"ds": "2020-01-05", "format": form, "parent": None, "files": {file: {"bytes": 1, "sha256": ""}}}
     digest = hashlib.sha256((json.dumps(body, indent=1, sort_keys=True) + "\n").encode()).hexdigest()[:8]
     place = Path(wh.uri) / "releases" / f"2020-01-05-{digest}"
     place.mkdir(parents=True)
     (place / "manifest.json").write_text(json.dumps({**body, "id": place.name}))
-    with pytest.raises(ReleaseError, match="outside of its folder"):
+    with pytest.raises(ReleaseError, match=message):
         Release.open(wh, place.name)
