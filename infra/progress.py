@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.status import Status
 
 _LINE = re.compile(r"^\S+ \[(?P<level>\w+) *\] (?P<text>.*?) *\[(?P<logger>[\w.]+)\](?: \w+=.*)?$")
-_EDGE = re.compile(r"\[DAG TEST\] (?P<edge>starting|end) task(?:_id=| task_id=)(?P<task>\w+)")
+_EDGE = re.compile(r"\[DAG TEST\] (?P<edge>starting|end) task(?:_id=| task_id=)(?P<task>[\w.]+)")
 _ERROR = re.compile(r"^(?:\w+\.)*\w+(?:Exception|Timeout|Error|Terminated): (?P<text>.*)")
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
 _NOISE = re.compile(
@@ -102,19 +102,19 @@ class TaskLog:
         self._text = text
         if self._status is not None:
             width = max(20, self.console.width - 32)
-            self._status.update(f"{self._task:<18} [dim]{escape(text[:width])}[/dim]")
+            self._status.update(f"{self._task:<25} [dim]{escape(text[:width])}[/dim]")
 
     def _beat(self) -> None:
         while not self._over.wait(self._heartbeat):
             if self._running and time.monotonic() - self._started >= self._heartbeat:
-                self.console.print(f"  … {self._task:<18}{self._seconds()}  {escape(self._text)}".rstrip())
+                self.console.print(f"  … {self._task:<25}{self._seconds()}  {escape(self._text)}".rstrip())
                 sys.stdout.flush()
 
     def _end(self) -> None:
         self._running = False
         mark = "[red]✗[/red]" if self._failed else "[green]✓[/green]"
         result = "" if self._failed else " ".join(self._last.removeprefix(f"{self._task}: ").split())
-        self.console.print(f"  {mark} {self._task:<18}{self._seconds()}  {escape(result)}")
+        self.console.print(f"  {mark} {self._task:<25}{self._seconds()}  {escape(result)}")
         sys.stdout.flush()
 
     def _seconds(self) -> str:

@@ -175,7 +175,7 @@ def status() -> int:
         for task in api.tasks(DAG, run["dag_run_id"]):
             seconds = f"{task['duration']:.0f} s" if task["duration"] else ""
             reason = api.reason(DAG, task) if task["state"] == "failed" else ""
-            lines.append(f"    {task['state'] or 'waiting':<16} {task['task_id']:<18} {seconds:>6}  {reason}".rstrip())
+            lines.append(f"    {task['state'] or 'waiting':<16} {task['task_id']:<25} {seconds:>6}  {reason}".rstrip())
     print("\n".join(lines))
     return 0
 
