@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
 from hymirec_model.index import IndexReport, build_index, save_index, tie_aware_recall
-from hymirec_model.retrieval import Merge, search, top_items
+from hymirec_model.retrieval import Merge, top_items
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import WarehouseError
 from jobs.platform.profile import load_profile

@@ -9,13 +9,12 @@ themselves, because Spark has neither 16-bit floats nor lists of fixed length.
 
 from __future__ import annotations
 
-import datetime
-
 from pyspark.sql import SparkSession
 
 from jobs.platform import cli, tracking
 from jobs.platform.errors import JobError, WarehouseError
 from jobs.platform.interest_export import RESULT, BucketExport
+from jobs.platform.names import end_of
 from jobs.platform.profile import load_profile
 from jobs.platform.spark import session
 from jobs.platform.user_models import ModelParts
@@ -81,12 +80,6 @@ def export_interests(spark: SparkSession, wh: Warehouse, ds: str, histories: Par
                 f"histories/ds={ds}; run export_interests again"
             )
     return wh.partition("interests", ds)
-
-
-def end_of(ds: str) -> int:
-    """Midnight UTC at the end of a day, in seconds since 1970."""
-    day = datetime.date.fromisoformat(ds) + datetime.timedelta(days=1)
-    return int(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,7 +32,8 @@ from jobs.platform.errors import GateRefused
 from jobs.platform.gate import Verdict, judge_model, judge_release, read_evaluation
 from jobs.platform.parts import MODEL_PARTS, find_parts
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.releases import Draft, Release
+from jobs.platform.release_draft import Draft, new_draft
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Partition, Warehouse
 
 
@@ -127,7 +129,7 @@ def write_release(
     version: registry.Version,
 ) -> Release:
     """Write the release of the day; CURRENT is left alone."""
-    with releases.draft(wh) as draft:
+    with new_draft(wh) as draft:
         for name in (*MODEL_PARTS, "interests", "index", "evaluation"):
             shutil.copytree(wh.local_copy(parts[name]), draft.folder / name, copy_function=shutil.copyfile)
         (draft.folder / "evaluation" / "verdict.json").write_text(verdict.json())
@@ -144,7 +146,7 @@ def write_release(
             "codebook": {
                 name: parts["item_codes"].info[name] for name in ("cosine", "zero_line", "neighbour_recall", "usage")
             },
-            "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale")},
+            "retrieval": {name: parts["interests"].info[name] for name in ("merge", "scale", "buckets")},
             "versions": {
                 "encoder": parts["encoder"].info["version"],
                 "item_space": parts["item_space"].info["version"],
@@ -163,8 +165,11 @@ def write_release(
 
 
 def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tuple[int, str]:
-    """Write items/part-00000.parquet: catalogue, vectors and codes side by side; return its rows and the
-    first day seen."""
+    """Write the part ``items``, a batch at a time; return its rows and the first day seen.
+
+    part-00000.parquet holds catalogue and codes side by side; vectors.npy holds the vectors, one row an item in
+    the order of item_index, so that readers map it into memory and read only the rows that they need.
+    """
     tables = [
         (parts["catalog"], ["item_index", "item_id", "title", "category", "first_ds"]),
         (parts["item_vectors"], ["item_index", "vector"]),
@@ -172,21 +177,26 @@ def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tup
     ]
     path = draft.folder / "items" / "part-00000.parquet"
     path.parent.mkdir()
+    n_items = sum(group.rows for group in columns.row_groups(wh, parts["item_vectors"]))
+    shape = (n_items, parts["item_vectors"].info["dim"])
+    stored = np.lib.format.open_memmap(path.with_name("vectors.npy"), "w+", np.float16, shape)
     rows, first_ds, writer = 0, "9999-12-31", None
     try:
         for catalog, vectors, codes in columns.aligned(wh, tables):
             batch = pa.RecordBatch.from_arrays(
-                [*catalog.columns[:4], vectors.column(1), *codes.columns[1:]],
-                names=["item_index", "item_id", "title", "category", "vector", "generation", "codes"],
+                [*catalog.columns[:4], *codes.columns[1:]],
+                names=["item_index", "item_id", "title", "category", "generation", "codes"],
             )
             if writer is None:
                 writer = pq.ParquetWriter(path, batch.schema, compression="zstd")
             writer.write_batch(batch)
+            stored[rows : rows + batch.num_rows] = columns.matrix(vectors.column(1), "item_vectors", "vector")
             rows += batch.num_rows
             first_ds = min(first_ds, *catalog.column(4).to_pylist())
     finally:
         if writer is not None:
             writer.close()
+    stored.flush()
     return rows, first_ds
 
 

@@ -17,7 +17,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.platform import cli, model_choice, registry, releases, switches, tracking
-from jobs.platform.releases import Release, ReleaseError
+from jobs.platform.manifest import ReleaseError, check_id
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
 
@@ -74,7 +75,7 @@ def find(wh: Warehouse, to: str | None, reason: str) -> tuple[Release, Release]:
     if not reason.strip():
         raise ReleaseError("reason: seen nothing; allowed: why the release is left, in words; it goes on record")
     before = Release.open(wh)
-    release_id = releases.check_id(to) if to else before.parent
+    release_id = check_id(to) if to else before.parent
     there = [name for name in releases.all_ids(wh) if to or name != before.id]
     if release_id not in there:
         seen = f"to: seen {to}, which is not there" if to else f"release {before.id} has no release before it any more"

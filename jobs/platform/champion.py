@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from jobs.platform import columns, releases
+from jobs.platform import releases
 from jobs.platform.errors import WarehouseError
 from jobs.platform.releases import Release
 from jobs.platform.user_models import ModelParts
@@ -56,22 +56,14 @@ class Champion:
         WarehouseError
             If the release numbers its items otherwise, so that the two cannot be compared.
         """
-        from hymirec_model.inference import UserModel, calibration_sample
+        from hymirec_model.inference import calibration_sample
 
-        items = self.release.table("items", ["item_id", "vector", "generation", "codes"])
-        known = items["item_id"].to_pylist()
+        recommender = self.release.recommender
+        known = recommender.names["item_id"].to_pylist()
         if known != item_ids[: len(known)]:
             raise WarehouseError(
                 f"release {self.release.id}: seen other items under the numbers of today's catalogue; allowed: a "
                 "catalogue that only grows. Was the warehouse made anew? Then move its folder releases away too"
             )
-        vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector").astype(np.float32)
-        folder = self.release.local()
-        model = UserModel.load(
-            folder / "recommender",
-            folder / "codebook",
-            columns.matrix(items["codes"].combine_chunks(), "items", "codes"),
-            items["generation"].to_numpy(),
-            device,
-        )
-        return model, vectors, vectors[calibration_sample(len(vectors))]
+        vectors = recommender.vectors.astype(np.float32)
+        return recommender.load_user_model(device), vectors, vectors[calibration_sample(len(vectors))]

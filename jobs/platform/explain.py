@@ -4,26 +4,19 @@ retrieved."""
 from __future__ import annotations
 
 import datetime
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from jobs.platform import columns
 from jobs.platform.errors import JobError
 from jobs.platform.releases import Release
-from jobs.platform.warehouse import Partition, Warehouse
+from jobs.platform.user_rows import UserRows
+from jobs.platform.warehouse import Warehouse
 
 RECENT, NEAREST, RETRIEVED = 15, 5, 20
-_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +50,20 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     MissingPartition
         If the histories of the release's day are gone.
     """
-    from hymirec_model.index import load_index
-    from hymirec_model.retrieval import search
-
-    histories = wh.partition("histories", release.ds)
-    bucket = f"bucket={zlib.crc32(user_id.encode()) % histories.info['buckets']:03d}"
-    mine = _row(release, bucket, user_id)
-    taken, stamps = _history(wh, histories, bucket, user_id)
-    items = release.table("items", ["item_id", "title", "category", "vector"])
-    titles = [str(title) for title in items["title"].to_pylist()]
-    vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector").astype(np.float32)
-    index = load_index(release.local() / "index" / "index.faiss")
-    weights = np.asarray(mine["weights"], np.float32)
-    interests = np.asarray(mine["interests"], np.float32).reshape(len(weights), -1)
-    retrieval = release.manifest["retrieval"]
-    found, _ = search(
-        index, interests[None], weights[None], vectors, RETRIEVED, retrieval["merge"], retrieval["scale"],
-        per_interest=min(10 * RETRIEVED, len(vectors)),
-    )  # fmt: skip
+    recommender = release.recommender
+    user = recommender.interests([user_id])
+    taken, stamps = _history(wh, release.ds, user_id)
+    found, _ = recommender.rank(user, RETRIEVED, exclude_seen=False, diversity=0.0)
+    ids, titles = (recommender.names[name].to_pylist() for name in ("item_id", "title"))
+    categories = release.table("items", ["category"])["category"].to_pylist()
     before = set(taken.tolist())
     newest = [(_day(stamp), titles[item]) for item, stamp in zip(taken, stamps, strict=True)][-RECENT:]
     return Explained(
         user_id=user_id,
-        n_events=mine["n_events"],
+        n_events=int(user.n_events[0]),
         recent=newest[::-1],
-        interests=nearest_titles(vectors @ interests.T, titles),
-        retrieved=[
-            (titles[i], str(items["item_id"][i]), items["category"][i].as_py() or "", i in before)
-            for i in found[0].tolist()
-            if i >= 0
-        ],
+        interests=nearest_titles(recommender.vectors.astype(np.float32) @ user.vectors[0].T, titles),
+        retrieved=[(titles[i], ids[i], categories[i] or "", i in before) for i in found[0].tolist() if i >= 0],
     )
 
 
@@ -118,50 +95,17 @@ def render(user: Explained) -> RenderableType:
     return Group(history, interests, retrieved)
 
 
-def _row(release: Release, bucket: str, user_id: str) -> dict[str, Any]:
-    names = [name for name in release.files("interests") if f"/{bucket}/" in name]
-    table = _one_user(release.warehouse, [f"releases/{release.id}/{name}" for name in names], user_id, None)
-    if table is None or not table.num_rows:
-        ids = release.table("interests", ["user_id"])["user_id"]
-        step = max(1, len(ids) // _EXAMPLES)
-        examples = ", ".join(str(ids[i]) for i in range(0, len(ids), step)[:_EXAMPLES])
-        raise JobError(
-            f"user: seen {user_id!r}; allowed: one of the {len(ids):,} users of release {release.id}, "
-            f"such as {examples}"
-        )
-    row: dict[str, Any] = table.to_pylist()[0]
-    return row
-
-
-def _history(
-    wh: Warehouse, histories: Partition, bucket: str, user_id: str
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _history(wh: Warehouse, ds: str, user_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Items and times of a user, oldest first."""
-    names = [f"{histories.folder}/{name}" for name in histories.files if name.startswith(f"{bucket}/")]
-    table = _one_user(wh, names, user_id, ["user_id", "item_indices", "timestamps"])
-    if table is None or not table.num_rows:
+    histories = wh.partition("histories", ds)
+    rows = UserRows(wh, histories.folder, histories.files, histories.info["buckets"])
+    table = rows.read([user_id], ["item_indices", "timestamps"])
+    if not table.num_rows:
         raise JobError(
-            f"histories/ds={histories.ds}: seen no row of user {user_id!r}; allowed: every user of the "
-            "release; run the day again"
+            f"histories/ds={ds}: seen no row of user {user_id!r}; allowed: every user of the release; run the day again"
         )
     row = table.to_pylist()[0]
     return np.asarray(row["item_indices"], np.int64), np.asarray(row["timestamps"], np.int64)
-
-
-def _one_user(wh: Warehouse, names: list[str], user_id: str, wanted: list[str] | None) -> pa.Table | None:
-    """Rows of one user; files are sorted by user_id, so other row groups are not read."""
-    tables = [
-        pq.read_table(
-            wh.storage.path(name),
-            columns=wanted,
-            filters=pc.field("user_id") == user_id,
-            filesystem=wh.filesystem,
-            partitioning=None,
-        )
-        for name in sorted(names)
-        if Path(name).suffix == ".parquet"
-    ]
-    return pa.concat_tables(tables) if tables else None
 
 
 def nearest_titles(cosines: npt.NDArray[np.floating], titles: list[str]) -> list[list[tuple[float, str]]]:

@@ -20,6 +20,7 @@ from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
+    from hymirec_model.histories import Histories
     from hymirec_model.inference import Floats, UserModel
 
 RESULT = "error string, users long, k int, dim int, merge string, scale double"
@@ -32,6 +33,7 @@ _FIELDS: dict[str, pa.DataType] = {
     "scale": pa.float64(),
 }
 _COLUMNS = ["user_id", "item_indices", "timestamps", "n_events"]
+ROW_GROUP = 64  # users: who looks one of them up reads some hundred KB
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ class BucketExport:
         inside = replace(self.histories, files=files)
         table = wh.read(inside, _COLUMNS).sort_by("user_id")
         loaded = _loaded(_Key(self.warehouse, self.parts.recommender.folder, self.parts.codes.folder, self.parts))
-        interests = loaded.model.interests(Histories.from_arrow(table), self.now)
+        histories = Histories.from_arrow(table)
+        interests = loaded.model.interests(histories, self.now)
         sink = pa.BufferOutputStream()
-        pq.write_table(interest_table(table, interests, loaded), sink, compression="zstd")
+        rows = interest_table(table, histories, interests, loaded)
+        pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
         # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
         wh.storage.replace(f"{self.target}/{bucket}/part-00000.parquet", sink.getvalue().to_pybytes())
         model = loaded.model
@@ -88,13 +92,18 @@ class BucketExport:
         return {"users": table.num_rows, **shape, "merge": model.merge, "scale": model.scale}
 
 
-def interest_table(table: pa.Table, interests: Floats, loaded: _Loaded) -> pa.Table:
+def interest_table(table: pa.Table, histories: Histories, interests: Floats, loaded: _Loaded) -> pa.Table:
     """Rows of the table ``interests`` for the users of a histories table.
+
+    Column ``seen`` holds a user's distinct items, ascending: those of the history as it is kept, hence of the
+    newest ``histories.max_length`` events.
 
     Parameters
     ----------
     table : pyarrow.Table
         U histories.
+    histories : Histories
+        The same.
     interests : float32 array of shape (U, K, d)
     loaded : _Loaded
     """
@@ -102,10 +111,13 @@ def interest_table(table: pa.Table, interests: Floats, loaded: _Loaded) -> pa.Ta
 
     weights = interest_weights(interests, loaded.model.merge, loaded.model.scale, loaded.calibration)
     flat = interests.reshape(len(interests), -1).astype(np.float16)
-    kept: pa.Table = table.select(["user_id", "n_events"])
-    return kept.add_column(1, "interests", columns.fixed_lists(flat)).add_column(
-        2, "weights", columns.fixed_lists(weights)
-    )
+    offsets, items = histories.distinct_items()
+    seen = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items, pa.int32()))
+    new = {"interests": columns.fixed_lists(flat), "weights": columns.fixed_lists(weights), "seen": seen}
+    for name, column in new.items():
+        table = table.append_column(name, column)
+    rows: pa.Table = table.select(["user_id", "interests", "weights", "n_events", "seen"])
+    return rows
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""Names of tables and days: checked, so that no name leads out of the warehouse; and words of the options."""
+"""Names of tables, days and buckets: checked, so that no name leads out of the warehouse; and words of the options."""
 
 from __future__ import annotations
 
 import datetime
 import re
+import zlib
 from typing import Literal, get_args
 
 from jobs.platform.errors import WarehouseError
@@ -45,3 +46,14 @@ def ds_of(folder: str) -> str | None:
     """Day of a folder named ``ds=YYYY-MM-DD``; None for any other name."""
     name, _, day = folder.partition("=")
     return day if name == "ds" and is_day(day) else None
+
+
+def end_of(ds: str) -> int:
+    """Midnight UTC at the end of a day, in seconds since 1970."""
+    day = datetime.date.fromisoformat(ds) + datetime.timedelta(days=1)
+    return int(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp())
+
+
+def bucket_of(user_id: str, buckets: int) -> str:
+    """Folder of a user's row in a table of ``buckets`` folders, as update_histories spreads them."""
+    return f"bucket={zlib.crc32(user_id.encode()) % buckets:03d}"

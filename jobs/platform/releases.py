@@ -16,45 +16,34 @@ never a mixture.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import re
-import shutil
-import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.platform.errors import JobError
+from jobs.platform.manifest import FOLDER, ID, MANIFEST, NoRelease, ReleaseError, check_id, read_manifest
 from jobs.platform.warehouse import Warehouse
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-FOLDER = "releases"
+if TYPE_CHECKING:
+    from jobs.platform.given_events import Events
+    from jobs.platform.recommend import Recommended, Recommender
+
 _CURRENT = f"{FOLDER}/CURRENT"
-_STAGING = ".staging-"
-_ID = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CHUNK = 1 << 20
 _SHOWN = 3  # faults that an error message names
 
 
-class ReleaseError(JobError):
-    """A release is missing or damaged, or its id is not one."""
-
-
-class NoRelease(ReleaseError):
-    """There is no release of this id, or none any more."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Release:
-    """An open release; get one from `Release.open`."""
+    """An open release; get one from `Release.open`.
+
+    Opening reads the manifest and the sizes of files. What recommending needs is read when it is first asked for,
+    and kept.
+    """
 
     warehouse: Warehouse
     id: str
@@ -85,7 +74,7 @@ class Release:
         """
         wh = Warehouse(warehouse) if isinstance(warehouse, str) else warehouse
         name = check_id(release_id if release_id is not None else _current(wh))
-        release = cls(wh, name, _read_manifest(wh, name))
+        release = cls(wh, name, read_manifest(wh, name))
         faults = release._faults(full)
         if faults:
             more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
@@ -117,9 +106,14 @@ class Release:
             sizes[part] = sizes.get(part, 0) + about["bytes"]
         return sizes
 
+    @property
+    def folder(self) -> str:
+        """Folder of the release, relative to the warehouse."""
+        return f"{FOLDER}/{self.id}"
+
     def local(self) -> Path:
         """The release as a folder of this machine: itself when local, else a cached download."""
-        return self.warehouse.local_folder(f"{FOLDER}/{self.id}")
+        return self.warehouse.local_folder(self.folder)
 
     def table(self, part: str, columns: list[str] | None = None) -> pa.Table:
         """A part that is made of Parquet files, as one table."""
@@ -127,14 +121,118 @@ class Release:
         if not names:
             raise ReleaseError(f"release {self.id}: seen no table {part!r}; allowed: items, interests")
         storage = self.warehouse.storage
-        paths = [storage.path(FOLDER, self.id, name) for name in names]
+        paths = [storage.path(self.folder, name) for name in names]
         return pa.concat_tables(
             pq.read_table(path, columns=columns, filesystem=storage.filesystem, partitioning=None) for path in paths
         )
 
+    @cached_property
+    def recommender(self) -> Recommender:
+        """What recommends from this release; keeps what it has read."""
+        from jobs.platform.recommend import Recommender
+
+        return Recommender(self)
+
+    def recommend(
+        self, user_id: str, n: int = 20, *, exclude_seen: bool = True, diversity: float = 0.0
+    ) -> list[Recommended]:
+        """Recommend items to a user of the release.
+
+        Parameters
+        ----------
+        user_id : str
+        n : int, default=20
+            Length of the list; shorter only where no more items are left.
+        exclude_seen : bool, default=True
+            Leave out the items of the user's history, of which the newest ``histories.max_length`` events are kept.
+        diversity : float, default=0.0
+            0 to 1: weight of unlikeness to the items above, beside relevance. Above 0, the list is chosen from the
+            5 n best by maximal marginal relevance (see :mod:`hymirec_model.diversity`).
+
+        Returns
+        -------
+        list of Recommended
+            (item_id, title, score), best first.
+
+        Raises
+        ------
+        ReleaseError
+            If the release has no such user.
+        InputError
+            If n or diversity is not allowed.
+        """
+        return self.recommend_batch([user_id], n, exclude_seen=exclude_seen, diversity=diversity)[0]
+
+    def recommend_batch(
+        self, user_ids: Sequence[str], n: int = 20, *, exclude_seen: bool = True, diversity: float = 0.0
+    ) -> list[list[Recommended]]:
+        """Recommend items to several users of the release: a list each, as `recommend` gives it.
+
+        Each bucket of users is read once. Memory grows with the number of users.
+        """
+        made = self.recommender
+        users = made.interests(user_ids)
+        return made.lists(users, n, exclude_seen=exclude_seen, diversity=diversity)
+
+    def recommend_events(
+        self,
+        events: Events,
+        n: int = 20,
+        *,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        now: float | None = None,
+        skip_unknown: bool = False,
+    ) -> list[Recommended]:
+        """Recommend items to anybody by events, with the release's model; nobody needs to have seen them in training.
+
+        Given a user's history of the release, the list is that of `recommend`, but where scores differ by less than
+        what float16 rounds off an interest: sums in batches of another size differ in their last bits.
+
+        Parameters
+        ----------
+        events : sequence of (item_id, seconds since 1970 UTC)
+            In any order; events of equal time stand oldest first. The newest ``histories.max_length`` count.
+        n, exclude_seen, diversity
+            See `recommend`; seen are the items of `events`.
+        now : float, optional
+            Seconds since 1970 UTC from which ages of events are counted; by default the later of the end of the
+            release's day and the newest event. Events after it count as happening now.
+        skip_unknown : bool, default=False
+            Leave out events of items that the release does not hold, such as newer ones.
+
+        Returns
+        -------
+        list of Recommended
+            (item_id, title, score), best first.
+
+        Raises
+        ------
+        InputError
+            If there is no event, an event is no such pair, an item is unknown, or n, diversity or now is not allowed.
+        """
+        return self.recommend_events_batch(
+            [events], n, exclude_seen=exclude_seen, diversity=diversity, now=now, skip_unknown=skip_unknown
+        )[0]
+
+    def recommend_events_batch(
+        self,
+        batch: Sequence[Events],
+        n: int = 20,
+        *,
+        exclude_seen: bool = True,
+        diversity: float = 0.0,
+        now: float | None = None,
+        skip_unknown: bool = False,
+    ) -> list[list[Recommended]]:
+        """Recommend items by several people's events: a list each, as `recommend_events` gives it."""
+        made = self.recommender
+        users = made.interests_of_events(batch, now=now, skip_unknown=skip_unknown)
+        return made.lists(users, n, exclude_seen=exclude_seen, diversity=diversity)
+
     def _faults(self, full: bool) -> list[str]:
         expected: dict[str, dict[str, Any]] = self.manifest["files"]
-        found = self.warehouse.storage.files(f"{FOLDER}/{self.id}")
+        found = self.warehouse.storage.files(self.folder)
         found.pop(MANIFEST, None)
         faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         faults += [f"{name} does not belong to it" for name in sorted(found.keys() - expected.keys())]
@@ -148,18 +246,10 @@ class Release:
     def _sha256(self, name: str) -> str:
         digest = hashlib.sha256()
         storage = self.warehouse.storage
-        with storage.filesystem.open_input_stream(storage.path(FOLDER, self.id, name)) as stream:
+        with storage.filesystem.open_input_stream(storage.path(self.folder, name)) as stream:
             while chunk := stream.read(_CHUNK):
                 digest.update(chunk)
         return digest.hexdigest()
-
-
-def check_id(release_id: str) -> str:
-    """Return ``release_id`` if it is an id, else raise ReleaseError; this also keeps paths like ``../x``
-    out."""
-    if not _ID.fullmatch(release_id):
-        raise ReleaseError(f"release id: seen {release_id!r}; allowed: a day and 8 hex digits, 2017-12-24-0123abcd")
-    return release_id
 
 
 def current_id(warehouse: Warehouse) -> str | None:
@@ -181,7 +271,7 @@ def before(warehouse: Warehouse, ds: str) -> Release | None:
     name = current_id(warehouse)
     while name is not None:
         try:
-            manifest = _read_manifest(warehouse, name)
+            manifest = read_manifest(warehouse, name)
         except NoRelease:
             if name == current_id(warehouse):
                 raise
@@ -194,75 +284,7 @@ def before(warehouse: Warehouse, ds: str) -> Release | None:
 
 def all_ids(warehouse: Warehouse) -> list[str]:
     """Ids of the releases that are there, oldest day first."""
-    return [name for name in warehouse.storage.folders(FOLDER) if _ID.fullmatch(name)]
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A release in the making: fill `folder`, then `seal` it."""
-
-    warehouse: Warehouse
-    folder: Path
-
-    def seal(self, ds: str, parent: str | None, facts: dict[str, Any]) -> Release:
-        """Hash what `folder` holds, name it, and move it to its place; `CURRENT` is left alone.
-
-        Parameters
-        ----------
-        ds : str
-            Day of the release.
-        parent : str or None
-            Id of the release before.
-        facts : dict
-            What else the manifest says (JSON values, nothing that differs between two runs on the same
-            inputs).
-
-        Returns
-        -------
-        Release
-            Checked. An undamaged release of the same content that exists already is left as it is.
-        """
-        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        names = {path.relative_to(self.folder).as_posix(): path for path in paths}
-        files = {name: {"bytes": path.stat().st_size, "sha256": _hash_file(path)} for name, path in names.items()}
-        manifest = {**facts, "format": FORMAT, "ds": ds, "parent": parent, "files": files}
-        release_id = check_id(f"{ds}-{_digest(manifest)}")
-        (self.folder / MANIFEST).write_bytes(_canonical({**manifest, "id": release_id}))
-        try:
-            return Release.open(self.warehouse, release_id, full=True)
-        except ReleaseError:
-            self._move(release_id)
-        return Release.open(self.warehouse, release_id)
-
-    def _move(self, release_id: str) -> None:
-        storage, place = self.warehouse.storage, f"{FOLDER}/{release_id}"
-        storage.remove(place)  # what is there is damaged
-        if storage.local is not None:
-            self.folder.rename(storage.local / place)
-            return
-        # An object store has no rename: the manifest goes last, and without one there is no release.
-        manifest = (self.folder / MANIFEST).read_bytes()
-        (self.folder / MANIFEST).unlink()
-        storage.upload(self.folder, place)
-        storage.replace(f"{place}/{MANIFEST}", manifest)
-
-
-@contextmanager
-def draft(warehouse: Warehouse) -> Iterator[Draft]:
-    """An empty draft; whatever is not sealed at the end is removed."""
-    root = warehouse.storage.local
-    if root is None:
-        folder = Path(tempfile.mkdtemp(prefix="hymirec-release-"))
-    else:  # on the same disk, so that sealing is a rename; the dot keeps it out of listings
-        folder = root / FOLDER / f"{_STAGING}{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
-        for name in warehouse.storage.folders(FOLDER):
-            if name.startswith(_STAGING) and warehouse.storage.abandoned(f"{FOLDER}/{name}"):
-                warehouse.storage.remove(f"{FOLDER}/{name}")  # its publish was killed
-    try:
-        yield Draft(warehouse, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    return [name for name in warehouse.storage.folders(FOLDER) if ID.fullmatch(name)]
 
 
 def _current(warehouse: Warehouse) -> str:
@@ -270,37 +292,3 @@ def _current(warehouse: Warehouse) -> str:
     if name is None:
         raise ReleaseError(f"{warehouse.uri}: seen no current release; run the DAG or the publish job first")
     return name
-
-
-def _read_manifest(warehouse: Warehouse, release_id: str) -> dict[str, Any]:
-    raw = warehouse.storage.read(f"{FOLDER}/{check_id(release_id)}/{MANIFEST}")
-    if raw is None:
-        raise NoRelease(f"release {release_id}: seen no manifest; allowed: a published release of {warehouse.uri}")
-    try:
-        manifest: dict[str, Any] = json.loads(raw)
-        names = [PurePosixPath(name) for name in manifest["files"]]
-        body = {key: value for key, value in manifest.items() if key != "id"}
-        vouched = manifest["id"] == release_id == f"{manifest['ds']}-{_digest(body)}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReleaseError(f"release {release_id}: the manifest cannot be read ({error!r}); restore it") from error
-    if not vouched:
-        raise ReleaseError(f"release {release_id}: the manifest is not this release's or was changed; restore it")
-    if manifest["format"] != FORMAT:
-        raise ReleaseError(f"release {release_id}: seen format {manifest['format']!r}; allowed: {FORMAT}")
-    if any(name.is_absolute() or ".." in name.parts for name in names):
-        raise ReleaseError(f"release {release_id}: the manifest names files outside of its folder; do not use it")
-    return manifest
-
-
-def _canonical(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(manifest)).hexdigest()[:8]
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # CURRENT must never outlive what it points to
-        return hashlib.file_digest(file, "sha256").hexdigest()

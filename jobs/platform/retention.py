@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from jobs.platform.releases import FOLDER, MANIFEST, Release, all_ids
+from jobs.platform.manifest import FOLDER, MANIFEST
+from jobs.platform.releases import Release, all_ids
 from jobs.platform.warehouse import Warehouse
 
 

@@ -9,7 +9,8 @@ import datetime
 import json
 from typing import Any, Literal
 
-from jobs.platform.releases import FOLDER, Release
+from jobs.platform.manifest import FOLDER
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
 _SWITCHES = f"{FOLDER}/switches"

@@ -12,7 +12,7 @@ from hymirec_model.config import IndexConfig
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import START_SCALE
 from jobs.build_index import sample_users
-from jobs.export_interests import end_of, export_interests, main
+from jobs.export_interests import export_interests, main
 from jobs.platform import cli, columns
 from jobs.platform.errors import JobError
 from jobs.platform.user_models import ModelParts
@@ -40,10 +40,6 @@ def written(spark: SparkSession, wh: Warehouse) -> Partition:
     return export(spark, wh)
 
 
-def test_day_ends_at_midnight() -> None:
-    assert end_of(DAY) == NOW
-
-
 def test_every_user_gets_the_interests_of_the_model(wh: Warehouse, written: Partition) -> None:
     assert written.rows == 40
     assert sorted(written.files) == [f"bucket={b:03d}/part-00000.parquet" for b in range(BUCKETS)]
@@ -55,6 +51,7 @@ def test_every_user_gets_the_interests_of_the_model(wh: Warehouse, written: Part
     seen = columns.matrix(found["interests"].combine_chunks(), "interests", "interests")
     np.testing.assert_allclose(seen.reshape(expected.shape).astype(np.float32), expected, atol=2e-3)
     assert set(np.concatenate(found["weights"].to_pylist())) == {1.0}
+    assert found["seen"].to_pylist() == [sorted(set(items)) for items in histories["item_indices"].to_pylist()]
 
 
 def test_files_are_sorted_and_of_the_agreed_types(wh: Warehouse, written: Partition) -> None:
@@ -69,6 +66,7 @@ def test_files_are_sorted_and_of_the_agreed_types(wh: Warehouse, written: Partit
                     pa.field("interests", pa.list_(pa.float16(), 3 * DIM)),
                     pa.field("weights", pa.list_(pa.float32(), 3)),
                     pa.field("n_events", pa.int64()),
+                    pa.field("seen", pa.list_(pa.int32())),
                 ]
             )
         )

@@ -1,48 +1,29 @@
-"""inspect_user and summarize on a release that is built by the real jobs, Spark apart."""
+"""inspect_user and summarize on a release that is built by the real jobs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from hymirec_model.config import EvaluationConfig, IndexConfig
-from jobs import build_index, publish
-from jobs.evaluate import evaluate
-from jobs.export_interests import end_of
 from jobs.inspect_user import main as inspect_user
 from jobs.platform import cli, explain
 from jobs.platform.errors import JobError
-from jobs.platform.interest_export import BucketExport
 from jobs.platform.releases import Release
-from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
 from jobs.summarize import main as summarize
-from tests.small_day import newest_space_version, profile, write_encoder
-from tests.small_model import DAY, table, write_day
+from tests.small_model import table
+from tests.small_release import publish_day
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture(scope="module")
-def wh(tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
-    folder = tmp_path_factory.mktemp("inspect")
-    wh = Warehouse(str(folder / "warehouse"))
-    write_encoder(wh, DAY)
-    write_day(wh, space_version=newest_space_version(wh, DAY))
-    histories, parts = wh.partition("histories", DAY), ModelParts.find(wh, DAY)
-    evaluate(wh, DAY, EvaluationConfig(bootstrap=20), histories, parts)
-    with wh.write_partition("interests", DAY) as part:
-        task = BucketExport(wh.uri, histories, parts, part.path.removeprefix(f"{wh.uri}/"), end_of(DAY))
-        done = [task.export(f"bucket={bucket:03d}") for bucket in range(3)]
-        part.rows = sum(result.pop("users") for result in done)
-        part.info |= done[0] | {"model_version": "m1"}
-    build_index.build(wh, DAY, IndexConfig(queries=60, neighbours=20), *build_index.find_inputs(wh, DAY))
-    gate = "{min_ratio_to_popularity: 0, min_index_recall: 0.5}"
-    options = ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(folder, gate=gate)]
-    with pytest.raises(SystemExit) as done_:
-        cli.run(publish.main, options)
-    assert done_.value.code == 0
-    return wh
+def wh(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
+    return publish_day(spark, tmp_path_factory.mktemp("inspect")).warehouse
 
 
 def test_explanation_tells_what_the_tables_hold(wh: Warehouse) -> None:

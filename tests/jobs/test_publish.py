@@ -52,12 +52,13 @@ def test_published_release_holds_everything_and_agrees_with_itself(wh: Warehouse
         "evaluation_cut": f"{DAY}T00:00:00+00:00",
     }
     assert release.manifest["shapes"] == {"dim": 16, "interests": 3, "code_bytes": 4, "generations": 1}
-    assert release.manifest["retrieval"] == {"merge": "lse", "scale": 12.0}
+    assert release.manifest["retrieval"] == {"merge": "lse", "scale": 12.0, "buckets": 2}
     assert release.manifest["profile"]["codebook"]["size"] == 32
     items = release.table("items")
     assert items["item_index"].to_pylist() == list(range(600)) and items["title"][7].as_py() == "title 7"
-    vectors = columns.matrix(items["vector"].combine_chunks(), "items", "vector")
-    assert np.allclose(vectors, VECTORS, atol=1e-3)
+    vectors = np.load(release.local() / "items" / "vectors.npy", mmap_mode="r")
+    assert vectors.dtype == np.float16 and vectors.flags.c_contiguous
+    assert np.array_equal(vectors, VECTORS.astype(np.float16))
     book = ResidualCodebook.load(release.local() / "codebook")
     decoded = book.decode(
         columns.matrix(items["codes"].combine_chunks(), "items", "codes"), items["generation"].to_numpy()

@@ -1,0 +1,231 @@
+"""Retrieval through an ANN index: the nearest items of each interest, united and re-ranked exactly.
+
+Shapes: U users, K interests, n items of a list, f items fetched for an interest, c candidates of a user, d
+dimensions. Scores and their merge are those of :mod:`hymirec_model.retrieval`, hence those of training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hymirec_model.errors import InputError
+from hymirec_model.retrieval import (
+    Ints,
+    Merge,
+    check_ragged,
+    check_scoring,
+    check_weights,
+    chunks,
+    merge_cosines,
+    tie_order,
+)
+
+Floats = npt.NDArray[np.floating]
+FOUND_CELLS = 4  # memory of an item found for an interest, in numbers of float32, as places and keys come to it
+ROUNDING = 1e-6  # cosines of float32 that differ by less may be those of one and the same vector
+
+
+def search(
+    index: Any,
+    user_interests: Floats,
+    weights: Floats,
+    item_vectors: Floats,
+    n: int,
+    merge: Merge = "lse",
+    scale: float = 1.0,
+    *,
+    exclude: tuple[Ints, Ints] | None = None,
+    per_interest: int | None = None,
+    seed: int = 0,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Top-n items of every user through an ANN index.
+
+    A user's list does not depend on the other users in the call. Where what was fetched could not decide the
+    list (fewer than n items are left of it, or equal scores go on beyond it), the user is searched again, twice
+    as deep and in all lists of an inverted file.
+
+    Parameters
+    ----------
+    index : faiss.Index
+        Inner-product index whose ids are row numbers of `item_vectors`.
+    user_interests : array of shape (U, K, d)
+        Unit vectors.
+    weights : array of shape (U, K)
+        See `merge_scores`.
+    item_vectors : array of shape (n_items, d), any float type
+        Read by rows only, so a memory-mapped file will do.
+    n : int
+        Length of the lists, >= 1.
+    merge, scale
+        See `merge_scores`.
+    exclude : (offsets, items), optional
+        Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`. So many more are fetched.
+    per_interest : int, optional
+        Items fetched for each interest beside the excluded ones, >= n; by default n. More give a merged list
+        that is closer to the exact one, but for `merge="max"`, where n are enough.
+    seed : int, default=0
+        Order among equal scores, as in `top_items`.
+
+    Returns
+    -------
+    items : int64 array of shape (U, n)
+        Best first; -1 where exclusion leaves fewer than n items, or a graph index reaches no more.
+    scores : float32 array of shape (U, n)
+        -inf where the item is -1.
+
+    Raises
+    ------
+    InputError
+        As `top_items`; or if the index and the vectors disagree in size or dimension.
+    """
+    wanted = n if per_interest is None else per_interest
+    if n < 1 or wanted < n:
+        raise InputError(f"n and per_interest: got {n} and {wanted}, allowed n >= 1 and per_interest >= n.")
+    if (index.ntotal, index.d) != item_vectors.shape:
+        raise InputError(
+            f"index holds {index.ntotal} vectors of {index.d} dimensions, item_vectors has shape "
+            f"{item_vectors.shape}: they belong to different days; take both from one release."
+        )
+    interest_UKd = np.ascontiguousarray(user_interests, dtype=np.float32)
+    weight_UK = np.ascontiguousarray(weights, dtype=np.float32)
+    check_scoring(torch.from_numpy(interest_UKd), torch.from_numpy(weight_UK), torch.empty(0, index.d), merge, scale)
+    check_weights(torch.from_numpy(weight_UK))
+    n_users, n_interests, dim = interest_UKd.shape
+    excluded, left_out_U = _pairs(exclude, n_users, index.ntotal)
+    task = _Search(index, item_vectors, n, merge, scale, excluded, *tie_order(index.ntotal, seed))
+    items = np.full((n_users, n), -1, np.int64)
+    scores = np.full((n_users, n), -np.inf, np.float32)
+    deepest = wanted + int(left_out_U.max(initial=0))
+    for part in chunks(n_users, FOUND_CELLS * n_interests * deepest):  # large: faiss then multiplies matrices
+        users = np.arange(part.start, part.stop)
+        depth_U = np.minimum(wanted + left_out_U[users] + 1, index.ntotal)  # one more tells where ties end
+        deeper = False
+        while len(users):
+            found_UKf, last_UK = task.fetch(interest_UKd[users], weight_UK[users], depth_U, deeper)
+            undecided_U = np.zeros(len(users), bool)
+            for rows in chunks(len(users), n_interests * int(depth_U.max()) * dim):
+                some = users[rows]
+                undecided_U[rows] = task.rank(
+                    some, found_UKf[rows], last_UK[rows], interest_UKd[some], weight_UK[some], items, scores
+                )
+            short_U = (items[users] >= 0).sum(1) < np.minimum(n, index.ntotal - left_out_U[users])
+            again_U = (short_U | undecided_U) & (depth_U < index.ntotal)
+            users, depth_U, deeper = users[again_U], np.minimum(2 * depth_U[again_U], index.ntotal), True
+    return items, scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    index: Any
+    item_vectors: Floats
+    n: int
+    merge: Merge
+    scale: float
+    excluded: npt.NDArray[np.int64]
+    item_of_place: Tensor
+    place_of_item: Tensor
+
+    def fetch(
+        self, interest_UKd: Floats, weight_UK: Floats, depth_U: Ints, exhaustive: bool
+    ) -> tuple[npt.NDArray[np.int64], Floats]:
+        """The nearest `depth_U` items of each interest, -1 where there is none, and the cosine of the last
+        one."""
+        n_users, n_interests, dim = interest_UKd.shape
+        options = {"params": _all_lists(self.index)} if exhaustive else {}
+        near, found = self.index.search(interest_UKd.reshape(-1, dim), int(depth_U.max()), **options)
+        found_UKf = found.reshape(n_users, n_interests, -1)
+        beyond_UKf = np.arange(found_UKf.shape[2]) >= depth_U[:, None, None]
+        found_UKf[beyond_UKf | (weight_UK <= 0)[..., None]] = -1
+        return found_UKf, near.reshape(found_UKf.shape)[np.arange(n_users), :, depth_U - 1]
+
+    def rank(
+        self,
+        users: Ints,
+        found_UKf: npt.NDArray[np.int64],
+        last_UK: Floats,
+        interest_UKd: Floats,
+        weight_UK: Floats,
+        items: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.bool_]:
+        """Unite what was found, rank it exactly, and write the users' rows of `items` and `scores`; return
+        whether an item that was not fetched may belong to the list."""
+        n_users, n_interests, _ = found_UKf.shape
+        place_Uc = self._candidates(users, found_UKf.reshape(n_users, -1))
+        absent_Uc = place_Uc == self.index.ntotal
+        item_Uc = self.item_of_place.numpy()[np.where(absent_Uc, 0, place_Uc)]
+        vector_Ucd = self.item_vectors[item_Uc].astype(np.float32, copy=False)
+        # einsum adds up each product on its own, and float64 rounds off what differs between a loop's body and its
+        # end: equal vectors have equal scores wherever they stand.
+        cosine_KUc = np.stack([np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests)])
+        cosines = torch.from_numpy(cosine_KUc.astype(np.float64)).unbind(0)
+        score_Uc = merge_cosines(cosines, torch.from_numpy(weight_UK), self.merge, self.scale).float()
+        score_Uc = score_Uc.masked_fill(torch.from_numpy(absent_Uc), -torch.inf)
+        # candidates stand in the order of ties already
+        best_Un, order_Un = (part[:, : self.n].numpy() for part in score_Uc.sort(dim=1, descending=True, stable=True))
+        item_Un = np.where(np.isneginf(best_Un), -1, np.take_along_axis(item_Uc, order_Un, 1))
+        cosine_KUn = np.take_along_axis(cosine_KUc, order_Un[None], 2)
+        items[users, : item_Un.shape[1]], scores[users, : item_Un.shape[1]] = item_Un, best_Un
+        return self._undecided(item_Un >= 0, cosine_KUn, last_UK, weight_UK > 0)
+
+    def _candidates(self, users: Ints, found_Uc: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Distinct items found, without those to leave out: their places, ascending, then the number of items."""
+        n_items = self.index.ntotal
+        place_Uc = np.where(found_Uc < 0, n_items, self.place_of_item.numpy()[found_Uc])
+        place_Uc.sort(axis=1)
+        dropped_Uc = np.zeros(place_Uc.shape, bool)
+        dropped_Uc[:, 1:] = place_Uc[:, 1:] == place_Uc[:, :-1]
+        if len(self.excluded):
+            item_Uc = self.item_of_place.numpy()[np.minimum(place_Uc, n_items - 1)]
+            key_Uc = users[:, None] * n_items + item_Uc
+            at_Uc = np.searchsorted(self.excluded, key_Uc).clip(max=len(self.excluded) - 1)
+            dropped_Uc |= self.excluded[at_Uc] == key_Uc
+        place_Uc[dropped_Uc] = n_items
+        place_Uc.sort(axis=1)
+        width = max(1, int((place_Uc < n_items).sum(1).max(initial=0)))
+        return place_Uc[:, :width]
+
+    def _undecided(
+        self,
+        listed_Un: npt.NDArray[np.bool_],
+        cosine_KUn: Floats,
+        last_UK: Floats,
+        exists_UK: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.bool_]:
+        """Whether an item that was not fetched, so no nearer to any interest than the last one fetched, may
+        belong to the list: for `max` one as good as the list's last, else one equal to an item of the list."""
+        exists_KU1 = exists_UK.T[..., None]
+        if self.merge == "max":
+            best_Un = np.where(exists_KU1, cosine_KUn, -np.inf).max(0)
+            floor_U1 = np.where(exists_UK, last_UK, -np.inf).max(1, keepdims=True)
+            return np.asarray((listed_Un & (best_Un <= floor_U1 + ROUNDING)).any(1))
+        beyond_KUn = (cosine_KUn <= last_UK.T[..., None] + ROUNDING) | ~exists_KU1
+        return np.asarray((listed_Un & beyond_KUn.all(0)).any(1))
+
+
+def _pairs(
+    exclude: tuple[Ints, Ints] | None, n_users: int, n_items: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct pairs to leave out as sorted numbers user * n_items + item, and their number for each user."""
+    if exclude is None:
+        return np.zeros(0, np.int64), np.zeros(n_users, np.int64)
+    offsets, items = check_ragged(exclude, n_users, n_items)
+    pairs = np.unique(np.repeat(np.arange(n_users), np.diff(offsets)) * n_items + items)
+    return pairs, np.bincount(pairs // n_items, minlength=n_users)
+
+
+def _all_lists(index: Any) -> Any:
+    """Search parameters that make an inverted file exact; other types have none."""
+    import faiss
+
+    if not isinstance(index, faiss.IndexIVF):
+        return None
+    params = faiss.SearchParametersIVF()
+    params.nprobe = index.nlist
+    return params
