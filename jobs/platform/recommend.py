@@ -82,7 +82,7 @@ class Recommender:
         """The ANN index over them."""
         from hymirec_model.index import load_index
 
-        return load_index(self._release.local() / "index" / "index.faiss")
+        return load_index(self._release.local() / "index" / "index.faiss", memory_mapped=True)
 
     @cached_property
     def user_model(self) -> UserModel:
