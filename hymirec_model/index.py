@@ -234,11 +234,11 @@ def _try(
     seconds = time.process_time() - start
     cost = kind.cost * index_types.products(kind, index, len(queries))
     setting = ({"lists": index.nlist} if kind.inverted else {}) | ({kind.setting: value} if kind.setting else {})
-    recall = tie_aware_recall(_best_scores(vectors, queries, found, neighbours), floor)
+    recall = tie_aware_recall(best_scores(vectors, queries, found, neighbours), floor)
     return Trial(kind.name, setting, recall, cost, 1e6 * seconds / len(queries))
 
 
-def _best_scores(vectors: Floats, queries: Floats, found: npt.NDArray[np.int64], neighbours: int) -> Floats:
+def best_scores(vectors: Floats, queries: Floats, found: npt.NDArray[np.int64], neighbours: int) -> Floats:
     """Exact scores of the best `neighbours` of what was found, of shape (q, neighbours)."""
     step = max(1, _CELLS // (found.shape[1] * vectors.shape[1]))
     kept = []

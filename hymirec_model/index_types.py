@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 HNSW_LINKS, HNSW_BUILD = 16, 80
 IVF_TRAIN = 64  # vectors read a list when the lists are trained
+STEP = 1.25  # of a ladder of settings
 PQ_TRAIN = 16_384  # vectors that a product quantiser is trained on
 PQ_DIMENSIONS = 4  # that share a byte, where the dimension can be divided so
 
@@ -72,7 +73,7 @@ class IndexType:
         values = []
         while value < limit:
             values.append(value)
-            value = math.ceil(value * 1.5)
+            value = math.ceil(value * STEP)
         return [*values, limit]
 
     def least_cost(self, value: int, n: int) -> float:
