@@ -4,14 +4,16 @@ Reads ``item_vectors/ds`` and ``interests/ds``. Writes ``index/ds``: index.faiss
 index.json. The type and its setting are the cheapest that reach ``index.target_recall`` on sampled interests.
 Two recalls are reported, both at ``index.neighbours`` items and both counting items of equal score as found:
 that of one interest's search, and that of a user's whole list (search with each interest, unite, re-rank
-exactly). Takes seconds for 90,000 items; a graph, built only where nothing cheaper is accurate enough, takes
-minutes.
+exactly). Item vectors are read from a file, a shard at a time: only the index itself has to fit into memory. Takes
+seconds for 90,000 items; a graph, built only where nothing cheaper is accurate enough, takes minutes.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,8 @@ import torch
 
 from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
-from hymirec_model.index import IndexReport, build_index, save_index, tie_aware_recall
-from hymirec_model.retrieval import Merge, top_items
+from hymirec_model.index import IndexReport, build_index, save_index, shards, tie_aware_recall
+from hymirec_model.retrieval import Merge, merge_scores
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import WarehouseError
 from jobs.platform.profile import load_profile
@@ -131,11 +133,14 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
     WarehouseError
         If nobody has interests.
     """
-    items = columns.vectors(wh, vectors).astype(np.float32)
     users = sample_users(wh, interests, config)
     queries = users.interests[users.weights > 0]
-    index, index_report = build_index(items, queries[: config.queries], config)
-    report = Report(index_report, _merged_recall(index, items, users, config), users.merge, users.scale)
+    with tempfile.TemporaryDirectory(prefix="hymirec-index-") as scratch:
+        items = columns.memory_mapped(wh, vectors, "vector", Path(scratch) / "vectors.npy")
+        index, index_report = build_index(items, queries[: config.queries], config)
+        report = Report(
+            index_report, _merged_recall(index, items, users, config, index_report.fetch), users.merge, users.scale
+        )
     with wh.write_partition("index", ds) as part:
         save_index(index, part.local / "index.faiss")
         (part.local / "index.json").write_text(json.dumps(report.facts(), indent=1, sort_keys=True) + "\n")
@@ -164,18 +169,26 @@ def sample_users(wh: Warehouse, interests: Partition, config: IndexConfig) -> Us
     return Users(flat.reshape(-1, k, dim), weights, interests.info["merge"], float(interests.info["scale"]))
 
 
-def _merged_recall(index: Any, items: npt.NDArray[np.float32], users: Users, config: IndexConfig) -> float:
+def _merged_recall(index: Any, items: npt.NDArray[np.float16], users: Users, config: IndexConfig, fetch: int) -> float:
+    """Recall of users' merged lists; the exact ones are found a shard of the items at a time."""
     n = min(config.neighbours, len(items))
-    _, found = search(index, users.interests, users.weights, items, n, users.merge, users.scale, seed=config.seed)
-    _, exact = top_items(
-        torch.from_numpy(users.interests),
-        torch.from_numpy(users.weights),
-        torch.from_numpy(items),
+    _, found = search(
+        index,
+        users.interests,
+        users.weights,
+        items,
         n,
         users.merge,
         users.scale,
+        per_interest=min(n * fetch, len(items)),
         seed=config.seed,
     )
+    interests, weights = torch.from_numpy(users.interests), torch.from_numpy(users.weights)
+    exact = torch.empty(len(interests), 0)
+    for _, shard in shards(items):
+        scores = merge_scores(interests, weights, torch.from_numpy(shard), users.merge, users.scale)
+        exact = torch.cat([exact, scores], dim=1)
+        exact = exact.topk(min(n, exact.shape[1]), dim=1).values
     unit = 1.0 if users.merge == "max" else users.scale  # back to the scale of cosines, where a tie is judged
     return tie_aware_recall(found / unit, exact[:, -1].numpy() / unit)
 

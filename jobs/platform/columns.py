@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,28 @@ def vectors(
         parts.append(part)
         start += batch.num_rows
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def memory_mapped(warehouse: Warehouse, partition: Partition, name: str, path: Path) -> npt.NDArray[Any]:
+    """A column of fixed-length lists as a NumPy file at ``path``, mapped into memory; copied a batch at a time.
+
+    Returns
+    -------
+    array of shape (rows, length), of the column's own type
+    """
+    rows = sum(group.rows for group in row_groups(warehouse, partition))
+    mapped, done = None, 0
+    for batch in batches(warehouse, partition, [name]):
+        part = matrix(batch.column(0), partition.table, name)
+        if mapped is None:
+            mapped = np.lib.format.open_memmap(path, "w+", part.dtype, (rows, part.shape[1]))
+        mapped[done : done + len(part)] = part
+        done += len(part)
+    if mapped is None:
+        raise SchemaError(partition.table, name, "no row", "one or more rows")
+    mapped.flush()
+    found: npt.NDArray[Any] = np.load(path, mmap_mode="r")
+    return found
 
 
 def content(vectors: npt.NDArray[Any]) -> str:
