@@ -107,12 +107,12 @@ def search(
         depth_U = np.minimum(wanted + left_out_U[users] + 1, index.ntotal)  # one more tells where ties end
         deeper = False
         while len(users):
-            found_UKf, last_UK = task.fetch(interest_UKd[users], weight_UK[users], depth_U, deeper)
+            found_UKf, clear_UKf = task.fetch(interest_UKd[users], weight_UK[users], depth_U, deeper)
             undecided_U = np.zeros(len(users), bool)
             for rows in chunks(len(users), n_interests * int(depth_U.max()) * dim):
                 some = users[rows]
                 undecided_U[rows] = task.rank(
-                    some, found_UKf[rows], last_UK[rows], interest_UKd[some], weight_UK[some], items, scores
+                    some, found_UKf[rows], clear_UKf[rows], interest_UKd[some], weight_UK[some], items, scores
                 )
             short_U = (items[users] >= 0).sum(1) < np.minimum(n, index.ntotal - left_out_U[users])
             again_U = (short_U | undecided_U) & (depth_U < index.ntotal)
@@ -133,80 +133,68 @@ class _Search:
 
     def fetch(
         self, interest_UKd: Floats, weight_UK: Floats, depth_U: Ints, exhaustive: bool
-    ) -> tuple[npt.NDArray[np.int64], Floats]:
-        """The nearest `depth_U` items of each interest, -1 where there is none, and the cosine of the last
-        one."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The nearest `depth_U` items of each interest, -1 where there is none, and whether they are clearly nearer
+        by the index' own scores than the last one, so that their equals were fetched too."""
         n_users, n_interests, dim = interest_UKd.shape
         options = {"params": _all_lists(self.index)} if exhaustive else {}
         near, found = self.index.search(interest_UKd.reshape(-1, dim), int(depth_U.max()), **options)
         found_UKf = found.reshape(n_users, n_interests, -1)
         beyond_UKf = np.arange(found_UKf.shape[2]) >= depth_U[:, None, None]
         found_UKf[beyond_UKf | (weight_UK <= 0)[..., None]] = -1
-        return found_UKf, near.reshape(found_UKf.shape)[np.arange(n_users), :, depth_U - 1]
+        near_UKf = near.reshape(found_UKf.shape)
+        last_UK = near_UKf[np.arange(n_users), :, depth_U - 1]
+        return found_UKf, near_UKf > last_UK[..., None] + ROUNDING
 
     def rank(
         self,
         users: Ints,
         found_UKf: npt.NDArray[np.int64],
-        last_UK: Floats,
+        clear_UKf: npt.NDArray[np.bool_],
         interest_UKd: Floats,
         weight_UK: Floats,
         items: npt.NDArray[np.int64],
         scores: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.bool_]:
         """Unite what was found, rank it exactly, and write the users' rows of `items` and `scores`; return
-        whether an item that was not fetched may belong to the list."""
+        whether an equal of a listed item may not have been fetched."""
         n_users, n_interests, _ = found_UKf.shape
-        place_Uc = self._candidates(users, found_UKf.reshape(n_users, -1))
+        place_Uc, clear_Uc = self._candidates(users, found_UKf.reshape(n_users, -1), clear_UKf.reshape(n_users, -1))
         absent_Uc = place_Uc == self.index.ntotal
         item_Uc = self.item_of_place.numpy()[np.where(absent_Uc, 0, place_Uc)]
         vector_Ucd = self.item_vectors[item_Uc].astype(np.float32, copy=False)
         # einsum adds up each product on its own, and float64 rounds off what differs between a loop's body and its
         # end: equal vectors have equal scores wherever they stand.
-        cosine_KUc = np.stack([np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests)])
-        cosines = torch.from_numpy(cosine_KUc.astype(np.float64)).unbind(0)
-        score_Uc = merge_cosines(cosines, torch.from_numpy(weight_UK), self.merge, self.scale).float()
+        cosines = (np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests))
+        doubles = (torch.from_numpy(cosine_Uc.astype(np.float64)) for cosine_Uc in cosines)
+        score_Uc = merge_cosines(doubles, torch.from_numpy(weight_UK), self.merge, self.scale).float()
         score_Uc = score_Uc.masked_fill(torch.from_numpy(absent_Uc), -torch.inf)
         # candidates stand in the order of ties already
         best_Un, order_Un = (part[:, : self.n].numpy() for part in score_Uc.sort(dim=1, descending=True, stable=True))
         item_Un = np.where(np.isneginf(best_Un), -1, np.take_along_axis(item_Uc, order_Un, 1))
-        cosine_KUn = np.take_along_axis(cosine_KUc, order_Un[None], 2)
         items[users, : item_Un.shape[1]], scores[users, : item_Un.shape[1]] = item_Un, best_Un
-        return self._undecided(item_Un >= 0, cosine_KUn, last_UK, weight_UK > 0)
+        return np.asarray(((item_Un >= 0) & ~np.take_along_axis(clear_Uc, order_Un, 1)).any(1))
 
-    def _candidates(self, users: Ints, found_Uc: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Distinct items found, without those to leave out: their places, ascending, then the number of items."""
+    def _candidates(
+        self, users: Ints, found_Uc: npt.NDArray[np.int64], clear_Uc: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Distinct items found, without those to leave out: their places, ascending, then the number of items; and
+        whether one of the interests found them clearly."""
         n_items = self.index.ntotal
-        place_Uc = np.where(found_Uc < 0, n_items, self.place_of_item.numpy()[found_Uc])
-        place_Uc.sort(axis=1)
+        key_Uc = 2 * np.where(found_Uc < 0, n_items, self.place_of_item.numpy()[found_Uc]) + ~clear_Uc
+        key_Uc.sort(axis=1)  # of one item, what is clear comes first
+        place_Uc = key_Uc >> 1
         dropped_Uc = np.zeros(place_Uc.shape, bool)
         dropped_Uc[:, 1:] = place_Uc[:, 1:] == place_Uc[:, :-1]
         if len(self.excluded):
             item_Uc = self.item_of_place.numpy()[np.minimum(place_Uc, n_items - 1)]
-            key_Uc = users[:, None] * n_items + item_Uc
-            at_Uc = np.searchsorted(self.excluded, key_Uc).clip(max=len(self.excluded) - 1)
-            dropped_Uc |= self.excluded[at_Uc] == key_Uc
-        place_Uc[dropped_Uc] = n_items
-        place_Uc.sort(axis=1)
-        width = max(1, int((place_Uc < n_items).sum(1).max(initial=0)))
-        return place_Uc[:, :width]
-
-    def _undecided(
-        self,
-        listed_Un: npt.NDArray[np.bool_],
-        cosine_KUn: Floats,
-        last_UK: Floats,
-        exists_UK: npt.NDArray[np.bool_],
-    ) -> npt.NDArray[np.bool_]:
-        """Whether an item that was not fetched, so no nearer to any interest than the last one fetched, may
-        belong to the list: for `max` one as good as the list's last, else one equal to an item of the list."""
-        exists_KU1 = exists_UK.T[..., None]
-        if self.merge == "max":
-            best_Un = np.where(exists_KU1, cosine_KUn, -np.inf).max(0)
-            floor_U1 = np.where(exists_UK, last_UK, -np.inf).max(1, keepdims=True)
-            return np.asarray((listed_Un & (best_Un <= floor_U1 + ROUNDING)).any(1))
-        beyond_KUn = (cosine_KUn <= last_UK.T[..., None] + ROUNDING) | ~exists_KU1
-        return np.asarray((listed_Un & beyond_KUn.all(0)).any(1))
+            pair_Uc = users[:, None] * n_items + item_Uc
+            at_Uc = np.searchsorted(self.excluded, pair_Uc).clip(max=len(self.excluded) - 1)
+            dropped_Uc |= self.excluded[at_Uc] == pair_Uc
+        key_Uc[dropped_Uc] = 2 * n_items
+        key_Uc.sort(axis=1)
+        width = max(1, int((key_Uc < 2 * n_items).sum(1).max(initial=0)))
+        return key_Uc[:, :width] >> 1, key_Uc[:, :width] % 2 == 0
 
 
 def _pairs(

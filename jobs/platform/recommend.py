@@ -79,7 +79,7 @@ class Recommender:
 
     @cached_property
     def index(self) -> Any:
-        """The ANN index over them."""
+        """The ANN index over them, in a memory map too."""
         from hymirec_model.index import load_index
 
         return load_index(self._release.local() / "index" / "index.faiss", memory_mapped=True)

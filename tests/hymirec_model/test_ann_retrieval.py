@@ -108,10 +108,11 @@ def test_deeper_fetches_come_closer_to_the_exact_list(merge: Merge) -> None:
     assert shares == sorted(shares) and shares[0] > 0.7 and shares[-1] == 1
 
 
-def test_lists_are_full_over_an_inverted_file() -> None:
+@pytest.mark.parametrize("kind", ["ivf", "ivf-int8", "ivf-pq"])
+def test_lists_are_full_over_an_inverted_file(kind: Any) -> None:
     """People often know all that the probed lists hold: then the others are searched too."""
     vectors, (interests, weights) = item_vectors(ITEMS), people(1, 20)
-    config = IndexConfig(types=("ivf",), target_recall=0.1, neighbours=5)
+    config = IndexConfig(types=(kind,), target_recall=0.1, neighbours=5)
     index, _ = build_index(vectors, interests.reshape(-1, DIM), config)
     near, _ = exactly(interests, weights, vectors, 270, "lse")
     exclude = (np.arange(21) * 270, near.ravel())
