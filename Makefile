@@ -56,7 +56,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-faults
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -69,6 +69,9 @@ bench-codebook-scale: setup ## Its jobs on up to 10 M items: memory, Spark besid
 
 bench-drift: setup ## The codebook and a year of new items [ARGS="--seeds 1"]
 	@$(IN_ENV) $(PYTHON_BIN) -m benchmarks.drift $(ARGS)
+
+bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS="--only kill --kills 1"]
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)
 
 ##@ Upkeep
 .PHONY: setup lock lint clean

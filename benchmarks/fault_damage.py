@@ -26,7 +26,7 @@ _DAMAGE = ("truncated", "a flipped bit", "missing")
 
 
 def damage(path: Path, how: str, rng: random.Random) -> None:
-    """Damage a file in one of the ways of ``_DAMAGE``, or overwrite its first quarter; links to it stay as they were."""
+    """Damage a file in one of the ways of ``_DAMAGE``, or overwrite its first quarter; links to it stay."""
     content = bytearray(path.read_bytes())
     path.unlink()
     if how == "truncated":

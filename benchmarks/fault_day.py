@@ -44,6 +44,7 @@ CHAIN = (
     "build_index",
     "publish",
 )
+_OF_A_RUN = ("id", "mlflow", "git_commit")  # of a manifest: differ between equal runs
 _MARK = "HYMIREC_FAULT"
 _END_SECONDS = 40  # in which everything that a killed process started has to be gone
 _LIMIT = 600  # seconds after which a job counts as hanging
@@ -198,7 +199,7 @@ def seen(warehouse: Path) -> dict[str, Any]:
     """What readers of a warehouse see, by partition, as digests and facts that two equal runs share.
 
     Input tables by their rows, because Spark names their files at random. Of our tables the committed attempt, byte
-    for byte. Of the current release everything but what names an MLflow run, which is new in every database.
+    for byte. Of the current release everything but _OF_A_RUN.
     """
     found: dict[str, Any] = {}
     for path in sorted(warehouse.glob("events/ds=*")) + sorted(warehouse.glob("items")):
@@ -215,7 +216,7 @@ def seen(warehouse: Path) -> dict[str, Any]:
         release = current.parent / current.read_text().strip()
         manifest = json.loads((release / "manifest.json").read_text())
         digests = {name: _sha256(release / name) for name in manifest["files"]}
-        found["release"] = (digests, {key: value for key, value in manifest.items() if key not in ("id", "mlflow")})
+        found["release"] = (digests, {key: value for key, value in manifest.items() if key not in _OF_A_RUN})
     return found
 
 
