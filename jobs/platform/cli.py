@@ -7,6 +7,7 @@ retry, 143 ended by SIGTERM, 1 an unexpected error (with a traceback).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -22,6 +23,12 @@ from jobs.platform.names import PROMOTE, RECODE, RETRAIN, is_day
 if TYPE_CHECKING:
     from rich.console import Console
 
+_CAUSES = {
+    os.strerror(errno.ENOSPC): ("disk", "allowed: room for what the job writes; free some and run it again", 75),
+    "[FAILED_READ_FILE": ("input", "allowed: undamaged Parquet; import the file again", JobError.exit_code),
+}
+"""What errors of other libraries say, and from it: where it is, what to do, and the exit code."""
+_SHOWN = 300  # characters of such an error
 FILE_WIDTH = 120  # columns of a table that is not shown on a terminal
 
 
@@ -161,6 +168,14 @@ def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
     except HymirecError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code if isinstance(error, JobError) else JobError.exit_code) from None
+    except Exception as error:
+        # Python, Spark, Arrow, faiss and safetensors each raise errors of their own, but hand these words on.
+        for words, (where, advice, exit_code) in _CAUSES.items():
+            line = next((line.strip() for line in str(error).splitlines() if words in line), None)
+            if line is not None:
+                print(f"error: {where}: seen {line[:_SHOWN]}; {advice}", file=sys.stderr, flush=True)
+                raise SystemExit(exit_code) from None
+        raise
 
 
 def _module(main: Callable[..., Any]) -> str:

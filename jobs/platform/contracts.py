@@ -6,6 +6,7 @@ Types are compared by the names below, which stand for families: ``string`` is a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class FileFacts:
     """Type name of each column."""
     nanosecond: frozenset[str]
     """Timestamp columns that are stored as an int64 of nanoseconds, which Spark reads as a number."""
+    repeated: frozenset[str] = frozenset()
+    """Lower-case names that more than one column has: Spark does not tell upper and lower case apart."""
 
 
 def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str]) -> list[FileFacts]:
@@ -102,7 +105,7 @@ def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str])
                 file = pq.ParquetFile(stream)
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 physical = {c.path: c.physical_type for c in (file.schema.column(i) for i in range(len(file.schema)))}
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
             raise WarehouseError(f"{folder}/{name}: seen a file that is not Parquet ({error})") from error
         types = {field.name: type_name(field.type) for field in schema}
         nanosecond = frozenset(
@@ -110,7 +113,8 @@ def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str])
             for field in schema
             if pa.types.is_timestamp(field.type) and field.type.unit == "ns" and physical[field.name] == "INT64"
         )
-        return FileFacts(name, rows, types, nanosecond)
+        counts = Counter(field.name.lower() for field in schema)
+        return FileFacts(name, rows, types, nanosecond, frozenset(n for n, count in counts.items() if count > 1))
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(read, names))
@@ -143,6 +147,10 @@ def check_columns(table: str, facts: Sequence[FileFacts], contract: Contract) ->
         allowed = f"{' or '.join(column.types)}{'' if column.required else ', or no such column'}"
         seen: set[str] = set()
         for file in facts:
+            if column.name in file.repeated:
+                raise SchemaError(
+                    table, column.name, "several columns of this name, in upper or lower case", "one", file.name
+                )
             kind = file.types.get(column.name)
             if kind is None:
                 if column.required:

@@ -64,7 +64,7 @@ def model_parts(wh: Warehouse, ds: str) -> dict[str, Partition]:
 
 def keep(wh: Warehouse, model: Partition, ds: str) -> None:
     """Leave an earlier day's model in force on ``ds``, also where another run of that day trained one."""
-    if wh.find(model.table, ds) is None:
+    if ds not in wh.partitions(model.table):
         return
     with wh.write_partition(model.table, ds) as part:
         shutil.copytree(wh.local_copy(model), part.local, dirs_exist_ok=True)

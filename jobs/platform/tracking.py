@@ -112,25 +112,45 @@ def stage(name: str, *, ds: str, refresh_id: str) -> Iterator[StageRun]:
     Raises
     ------
     TrackingError
-        If MLflow cannot be reached.
+        If MLflow cannot be reached, at the start or at any later time.
     """
-    client = client_()
-    experiment_id = find_experiment(client)
-    parent_id = _parent(client, experiment_id, ds, refresh_id)
-    tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, _KIND_TAG: "stage", "hymirec.ds": ds}
-    run = client.create_run(experiment_id, run_name=name, tags=tags)
-    stage_run = StageRun(client, run.info.run_id, parent_id)
-    start = time.perf_counter()
+    with _named():
+        client = client_()
+        experiment_id = find_experiment(client)
+        parent_id = _parent(client, experiment_id, ds, refresh_id)
+        tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, _KIND_TAG: "stage", "hymirec.ds": ds}
+        run = client.create_run(experiment_id, run_name=name, tags=tags)
+        stage_run = StageRun(client, run.info.run_id, parent_id)
+        start = time.perf_counter()
+        try:
+            yield stage_run
+        except BaseException as error:
+            status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            with suppress(Exception):  # MLflow may be what failed; the first error is the one to show
+                client.set_terminated(run.info.run_id, status)
+                client.set_terminated(parent_id, status)
+            raise
+        stage_run.metrics({"seconds": time.perf_counter() - start})
+        client.set_terminated(run.info.run_id, "FINISHED")
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Turn the failures of MLflow's server or database, which a retry may not meet again, into TrackingError."""
+    _import_mlflow()
+    from mlflow.exceptions import MlflowException
+
     try:
-        yield stage_run
-    except BaseException as error:
-        status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        with suppress(Exception):  # MLflow may be what failed; the first error is the one to show
-            client.set_terminated(run.info.run_id, status)
-            client.set_terminated(parent_id, status)
-        raise
-    stage_run.metrics({"seconds": time.perf_counter() - start})
-    client.set_terminated(run.info.run_id, "FINISHED")
+        yield
+    except MlflowException as error:
+        if error.error_code not in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"):
+            raise
+        raise _unreachable(error) from error
+
+
+def _unreachable(error: Exception) -> TrackingError:
+    hint = "start it with `make up`, or unset MLFLOW_TRACKING_URI"
+    return TrackingError(f"MLflow at {tracking_uri()}: {' '.join(str(error).split())[:200]}; {hint}")
 
 
 def preload() -> None:
@@ -140,10 +160,11 @@ def preload() -> None:
 
 def end_refresh(refresh_id: str, status: Status = "FINISHED") -> None:
     """Close the parent run of a refresh; without one there is nothing to do."""
-    client = client_()
-    parent = _find_parent(client, find_experiment(client), refresh_id)
-    if parent is not None:
-        client.set_terminated(parent.info.run_id, status)
+    with _named():
+        client = client_()
+        parent = _find_parent(client, find_experiment(client), refresh_id)
+        if parent is not None:
+            client.set_terminated(parent.info.run_id, status)
 
 
 def client_() -> MlflowClient:
@@ -188,8 +209,7 @@ def find_experiment(client: MlflowClient) -> str:
             client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
     except MlflowException as error:
-        hint = "start it with `make up`, or unset MLFLOW_TRACKING_URI"
-        raise TrackingError(f"MLflow at {tracking_uri()}: {str(error)[:200]}; {hint}") from error
+        raise _unreachable(error) from error
 
 
 def _artifact_location() -> str | None:

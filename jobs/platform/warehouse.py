@@ -129,7 +129,13 @@ class Warehouse:
         return None
 
     def find(self, table: str, ds: str) -> Partition | None:
-        """Return the partition of day ``ds`` of one of our tables, or None if it does not exist."""
+        """Return the partition of day ``ds`` of one of our tables, or None if it does not exist.
+
+        Raises
+        ------
+        WarehouseError
+            If files are missing or have other sizes than its writer left; so do `partition` and `latest`.
+        """
         return self._current(check_table(table), check_ds(ds))
 
     def partition(self, table: str, ds: str) -> Partition:
@@ -280,7 +286,19 @@ class Warehouse:
         if pointer is None:
             return None
         folder = f"{table}/ds={ds}/{pointer['folder']}"
+        self._check_whole(folder, pointer["files"])
         return self._partition(table, ds, folder, pointer["files"], pointer["rows"], pointer["info"])
+
+    def _check_whole(self, folder: str, expected: dict[str, int]) -> None:
+        """Refuse a partition with a file that was lost or cut: Spark's error would not name the cause."""
+        found = self.storage.files(folder)
+        for name, size in expected.items():
+            if found.get(name) != size:
+                seen = f"{found[name]:,} bytes" if name in found else "no such file"
+                raise WarehouseError(
+                    f"{folder}/{name}: seen {seen}; allowed: the {size:,} bytes that were written; run the job that "
+                    f"writes {folder.partition('/')[0]} for this day again"
+                )
 
     def _input(self, table: str, ds: str) -> Partition:
         folder = f"{table}/ds={ds}" if ds else table
