@@ -82,7 +82,7 @@ bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)
 
 ##@ Upkeep
-.PHONY: setup lock lint clean
+.PHONY: setup lock lint audit clean
 setup: ## Make .venv from requirements.lock (the other commands do it when needed)
 	@infra/setup.sh
 
@@ -94,6 +94,10 @@ lint: setup ## Format and fix what can be fixed, then check types and imports
 	@.venv/bin/ruff format .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+audit: setup ## Known vulnerabilities of the locked packages; needs a connection
+	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/audit pip-audit==2.10.1
+	@PYTHONPATH=var/audit $(PYTHON_BIN) -m infra.audit
 
 clean: ## Stop the services and remove all state: warehouse, runs, logs, downloaded models
 	@state="$${HYMIREC_STATE:-var}"; \

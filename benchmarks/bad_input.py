@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from benchmarks.bad_rows import import_files, judge_rows
 from hymirec_model.errors import HymirecError
-from jobs.platform import names, releases
+from jobs.platform import manifest, names
 from jobs.platform.contracts import EVENTS, ITEMS, Column, FileFacts, check_columns, read_footers, spark_schema
 from jobs.platform.errors import JobError
 from jobs.platform.profile import PROFILES, load_profile
@@ -113,7 +113,7 @@ def judge_name(text: str) -> str | None:
     for check, allowed in (
         (names.check_ds, text in days),
         (names.check_table, bool(text) and all(c in "abcdefghijklmnopqrstuvwxyz_" for c in text) and text[0] != "_"),
-        (releases.check_id, bool(with_day and with_day[2])),
+        (manifest.check_id, bool(with_day and with_day[2])),
     ):
         try:
             passed = check(text) == text

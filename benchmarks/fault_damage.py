@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.fault_day import Day, differences, seen, wait_until
@@ -19,7 +21,8 @@ from infra.airflow_api import AirflowApi
 from infra.airflow_db import DAG
 from infra.local_env import LOOPBACK
 from jobs.platform.errors import WarehouseError
-from jobs.platform.releases import Release, ReleaseError
+from jobs.platform.manifest import ReleaseError
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
 _DAMAGE = ("truncated", "a flipped bit", "missing")
@@ -38,19 +41,30 @@ def damage(path: Path, how: str, rng: random.Random) -> None:
         path.write_bytes(bytes(len(content) // 4) + content[len(content) // 4 :])
 
 
+@contextlib.contextmanager
+def damaged(path: Path, how: str, rng: random.Random) -> Iterator[None]:
+    """Damage a file for a while."""
+    content = path.read_bytes()
+    damage(path, how, rng)
+    yield
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
 def damaged_release(day: Day, rng: random.Random) -> Outcome:
     """Each file of the current release, the manifest among them, damaged in each way: a full check names it."""
     outcome = Outcome("damaged file of a release")
     release = Release.open(str(day.warehouse), full=True)
+    disturbed = day.copy(day.warehouse.with_name("disturbed"))
+    folder = disturbed.warehouse / "releases" / release.id
     for name in ["manifest.json", *sorted(release.manifest["files"])]:
         for how in _DAMAGE:
-            disturbed = day.copy(day.warehouse.with_name("disturbed"))
-            damage(disturbed.warehouse / "releases" / release.id / name, how, rng)
-            try:
-                Release.open(str(disturbed.warehouse), full=True)
-                said = "nothing"
-            except ReleaseError as error:
-                said = str(error)
+            with damaged(folder / name, how, rng):
+                try:
+                    Release.open(str(disturbed.warehouse), full=True)
+                    said = "nothing"
+                except ReleaseError as error:
+                    said = str(error)
             named = name in said or (name == "manifest.json" and "manifest" in said)
             outcome.check(f"{name} {how}", [], (named, f"said {said}"))
     return outcome
@@ -59,17 +73,17 @@ def damaged_release(day: Day, rng: random.Random) -> Outcome:
 def damaged_partition(day: Day, rng: random.Random) -> Outcome:
     """A file of each table's committed partition truncated or missing: whoever reads it gets its name."""
     outcome = Outcome("damaged file of a partition")
-    for pointer in sorted(day.warehouse.glob("*/ds=*/_current.json")):
+    disturbed = day.copy(day.warehouse.with_name("disturbed"))
+    for pointer in sorted(disturbed.warehouse.glob("*/ds=*/_current.json")):
         table, about = pointer.parent.parent.name, json.loads(pointer.read_text())
         for how in ("truncated", "missing"):
-            disturbed = day.copy(day.warehouse.with_name("disturbed"))
             name = rng.choice(sorted(about["files"]))
-            damage(disturbed.warehouse / table / pointer.parent.name / about["folder"] / name, how, rng)
-            try:
-                Warehouse(str(disturbed.warehouse)).partition(table, day.ds)
-                said = "nothing"
-            except WarehouseError as error:
-                said = str(error)
+            with damaged(pointer.parent / about["folder"] / name, how, rng):
+                try:
+                    Warehouse(str(disturbed.warehouse)).partition(table, day.ds)
+                    said = "nothing"
+                except WarehouseError as error:
+                    said = str(error)
             outcome.check(f"{table}/{name} {how}", [], (name in said and "allowed" in said, f"said {said}"))
     return outcome
 

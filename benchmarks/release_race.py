@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from benchmarks.fault_day import DS, Process
 from jobs.platform import releases
 from jobs.platform.errors import JobError
+from jobs.platform.release_draft import new_draft
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
@@ -89,7 +90,7 @@ def publish(warehouse: Path, number: int) -> None:
     """Publish one release as the job does: a draft, sealed, then the switch."""
     wh = Warehouse(str(warehouse))
     parent = releases.current_id(wh)
-    with releases.draft(wh) as draft:
+    with new_draft(wh) as draft:
         for part in PARTS:
             (draft.folder / part).mkdir()
             pq.write_table(pa.table({"number": [number] * 50}), draft.folder / part / "part-00000.parquet")

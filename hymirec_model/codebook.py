@@ -28,6 +28,7 @@ from hymirec_model.codebook_fit import (
 )
 from hymirec_model.config import CodebookConfig
 from hymirec_model.errors import InputError
+from hymirec_model.folders import reading
 from hymirec_model.vectors import check_vectors, check_weights, distinct_sample
 
 Floats = npt.NDArray[np.floating]
@@ -241,19 +242,20 @@ class ResidualCodebook:
         Raises
         ------
         InputError
-            If a file is missing or the two do not fit together.
+            If a file is missing or damaged, or the two do not fit together.
         """
         from safetensors.numpy import load_file
 
         for name in ("config.json", "codebook.safetensors"):
             if not (folder / name).is_file():
                 raise InputError(f"{folder} has no {name}: not a codebook folder, or an incomplete one; fit again.")
-        about = json.loads((folder / "config.json").read_text())
-        book = cls(CodebookConfig(**about["config"]))
-        tensors = load_file(folder / "codebook.safetensors")
-        book.table_, book.coefficient_range_ = tensors["table"], tensors["coefficient_range"]
-        book.reports_ = about["generations"]
-        expected = (len(book.reports_), book._entry_layers(), book.config.size, about["dim"])
+        with reading(folder, "a codebook"):
+            about = json.loads((folder / "config.json").read_text())
+            book = cls(CodebookConfig(**about["config"]))
+            tensors = load_file(folder / "codebook.safetensors")
+            book.table_, book.coefficient_range_ = tensors["table"], tensors["coefficient_range"]
+            book.reports_ = about["generations"]
+            expected = (len(book.reports_), book._entry_layers(), book.config.size, about["dim"])
         if book.table_.shape != expected:
             raise InputError(
                 f"{folder}: the table has shape {book.table_.shape}, config.json says {expected}; "

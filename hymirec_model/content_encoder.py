@@ -23,7 +23,8 @@ from transformers.utils import logging as transformers_logging
 
 from hymirec_model.config import EncoderConfig
 from hymirec_model.errors import InputError
-from hymirec_model.weights import pretrained_config
+from hymirec_model.folders import reading
+from hymirec_model.weights import DATA_ONLY, pretrained_config
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -58,10 +59,12 @@ class ContentEncoder(nn.Module):
     def from_pretrained(cls, config: EncoderConfig, source: str) -> ContentEncoder:
         """Start from pretrained weights in ``source`` (see :func:`hymirec_model.weights.resolve`)."""
         settings = pretrained_config(source, config.backbone_layers)
-        backbone = AutoModel.from_pretrained(source, config=settings, dtype=torch.float32)
+        with reading(Path(source), "a language model"):
+            backbone = AutoModel.from_pretrained(source, config=settings, dtype=torch.float32, **DATA_ONLY)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if hasattr(backbone, "pooler"):
             backbone.pooler = None  # weights that no loss would ever reach
-        return cls(config, backbone, AutoTokenizer.from_pretrained(source))
+        return cls(config, backbone, tokenizer)
 
     @property
     def hidden(self) -> int:
@@ -128,8 +131,15 @@ class ContentEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> ContentEncoder:
-        """Read an encoder that :meth:`save` wrote."""
-        config = EncoderConfig(**json.loads((folder / "config.json").read_text()))
-        encoder = cls.from_pretrained(config, str(folder / "backbone"))
-        encoder.load_state_dict(load_file(folder / "item_token.safetensors"), strict=False)
+        """Read an encoder that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are missing, damaged or not those of an encoder.
+        """
+        with reading(folder, "an encoder"):
+            config = EncoderConfig(**json.loads((folder / "config.json").read_text()))
+            encoder = cls.from_pretrained(config, str(folder / "backbone"))
+            encoder.load_state_dict(load_file(folder / "item_token.safetensors"), strict=False)
         return encoder.eval()

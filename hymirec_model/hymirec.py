@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from hymirec_model.config import RecommenderConfig
 from hymirec_model.errors import InputError
+from hymirec_model.folders import reading
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
 from hymirec_model.user_side import LOG_SCALE, START_SCALE, UserSide
@@ -98,12 +99,19 @@ class HyMiRec(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> HyMiRec:
-        """Read a model that :meth:`save` wrote."""
-        settings = json.loads((folder / "config.json").read_text())
-        model = cls(
-            RecommenderConfig(**settings["recommender"]),
-            settings["dim"],
-            empty_backbone(settings["backbone"]),
-        )
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        """Read a model that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are missing, damaged or not those of a recommender.
+        """
+        with reading(folder, "a recommender"):
+            settings = json.loads((folder / "config.json").read_text())
+            model = cls(
+                RecommenderConfig(**settings["recommender"]),
+                settings["dim"],
+                empty_backbone(settings["backbone"]),
+            )
+            model.load_state_dict(load_file(folder / "model.safetensors"))
         return model.eval()

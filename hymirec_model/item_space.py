@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hymirec_model.collaborative import collaborative_vectors
 from hymirec_model.config import ItemSpaceConfig
+from hymirec_model.folders import reading
 from hymirec_model.histories import Histories
 
 Floats = npt.NDArray[np.float32]
@@ -128,8 +129,15 @@ class ItemSpace(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> ItemSpace:
-        """Read an item space that :meth:`save` wrote."""
-        settings = json.loads((folder / "config.json").read_text())
-        space = cls(ItemSpaceConfig(**settings["item_space"]), settings["hidden"], settings["items"])
-        space.load_state_dict(load_file(folder / "model.safetensors"))
+        """Read an item space that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are missing, damaged or not those of an item space.
+        """
+        with reading(folder, "an item space"):
+            settings = json.loads((folder / "config.json").read_text())
+            space = cls(ItemSpaceConfig(**settings["item_space"]), settings["hidden"], settings["items"])
+            space.load_state_dict(load_file(folder / "model.safetensors"))
         return space.eval()

@@ -5,6 +5,7 @@ Shapes: B users, M coarse interests, R recent items, K interests, T = M + R + K 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from hymirec_model.folders import reading
 from hymirec_model.histories import AGE_BUCKETS
 from hymirec_model.light_recommender import CORRECTION
-from hymirec_model.weights import pretrained_config
+from hymirec_model.weights import DATA_ONLY, pretrained_config
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -35,7 +37,8 @@ def load_backbone(source: str, layers: int) -> PreTrainedModel:
         If the model has fewer layers than asked for.
     """
     config = pretrained_config(source, layers)
-    return _without_words(AutoModel.from_pretrained(source, config=config, dtype=torch.float32))
+    with reading(Path(source), "a language model"):
+        return _without_words(AutoModel.from_pretrained(source, config=config, dtype=torch.float32, **DATA_ONLY))
 
 
 def empty_backbone(config: dict[str, Any]) -> PreTrainedModel:

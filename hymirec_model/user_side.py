@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hymirec_model.folders import reading
 from hymirec_model.histories import Batch
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.losses import masked_negatives, mixture_loss
@@ -58,9 +59,16 @@ class UserSide(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> UserSide:
-        """Read what :meth:`save` wrote."""
-        weights = load_file(folder / FILE)
-        width, dim = weights["light.read.weight"].shape
-        side = cls(dim, width)
-        side.load_state_dict(weights)
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are missing, damaged or not those of a user side.
+        """
+        with reading(folder, "a user side"):
+            weights = load_file(folder / FILE)
+            width, dim = weights["light.read.weight"].shape
+            side = cls(dim, width)
+            side.load_state_dict(weights)
         return side.eval()

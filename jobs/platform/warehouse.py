@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 
 from jobs.platform.errors import MissingPartition, WarehouseError
 from jobs.platform.local import state_folder
-from jobs.platform.names import check_ds, check_table, ds_of
+from jobs.platform.names import check_ds, check_pointer, check_table, ds_of
 from jobs.platform.storage import Storage
 
 INPUT_TABLES = ("events", "items")
@@ -279,6 +279,7 @@ class Warehouse:
             pointer: dict[str, Any] = json.loads(raw)
         except ValueError as error:
             raise WarehouseError(f"{base}/{_POINTER} is not JSON ({error}); rerun the job that writes it") from error
+        check_pointer(f"{base}/{_POINTER}", pointer)
         return pointer
 
     def _current(self, table: str, ds: str) -> Partition | None:

@@ -163,11 +163,12 @@ def test_bad_input_is_named(spark: SparkSession, wh: Warehouse) -> None:
 
 def test_a_generation_that_the_book_lacks_is_named(spark: SparkSession, wh: Warehouse) -> None:
     run(spark, wh, DAY)
-    part = wh.partition("item_codes", DAY)
-    for name in part.files:
-        codes = wh.read(replace(part, files={name: 0}))
-        broken = codes.set_column(3, "generation", pa.array(np.full(len(codes), 7, np.uint8)))
-        pa.parquet.write_table(broken, wh.local_copy(part) / name)
+    seen = wh.partition("item_codes", DAY)
+    with wh.write_partition("item_codes", DAY) as part:
+        part.info = dict(seen.info)
+        for name in seen.files:
+            codes = wh.read(replace(seen, files={name: seen.files[name]}))
+            part.write_table(codes.set_column(3, "generation", pa.array(np.full(len(codes), 7, np.uint8))), name)
     write_items(wh, NEXT, OLD, FIRST)
     with pytest.raises(JobError, match="generation: got 7 to 7, the book has 0 to 0: codes and book are of different"):
         run(spark, wh, NEXT, fit=False)

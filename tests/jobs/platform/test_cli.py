@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -33,6 +34,10 @@ def job(
         raise TrackingError("MLflow is away")
     if warehouse == "odd":
         raise InputError("x is 1; allowed: 2")
+    if warehouse == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part-0.parquet")
+    if warehouse == "damaged":
+        raise RuntimeError("Job aborted\n[FAILED_READ_FILE.NO_HINT] Encountered error while reading file a.parquet.")
     if warehouse == "broken":
         raise RuntimeError("unexpected")
     print(warehouse, ds, profile, retrain, cli.refresh_id_or_default(refresh_id, ds))
@@ -55,9 +60,29 @@ def test_an_explained_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == expected
 
 
-@pytest.mark.parametrize(("warehouse", "code"), [("empty", 2), ("odd", 2), ("untracked", 75)])
+@pytest.mark.parametrize(
+    ("warehouse", "code"), [("empty", 2), ("odd", 2), ("untracked", 75), ("full", 75), ("damaged", 2)]
+)
 def test_only_what_may_mend_itself_asks_for_a_retry(warehouse: str, code: int) -> None:
     assert run("--warehouse", warehouse, "--ds", "2024-02-29") == code
+
+
+@pytest.mark.parametrize(
+    ("warehouse", "message"),
+    [
+        (
+            "full",
+            "error: disk: seen [Errno 28] No space left on device: 'part-0.parquet'; allowed: room for what the job",
+        ),
+        ("damaged", "error: input: seen [FAILED_READ_FILE.NO_HINT] Encountered error while reading file a.parquet."),
+    ],
+)
+def test_errors_of_other_libraries_with_a_known_cause(
+    warehouse: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("--warehouse", warehouse, "--ds", "2024-02-29")
+    shown = capsys.readouterr().err
+    assert shown.startswith(message) and shown.count("\n") == 1
 
 
 def test_an_unexpected_error_is_not_hidden() -> None:

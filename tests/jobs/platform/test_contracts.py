@@ -104,3 +104,13 @@ def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("user_id,item_id\n")
     with pytest.raises(WarehouseError, match=r"a.parquet: seen a file that is not Parquet"):
         read_footers(pafs.LocalFileSystem(), str(tmp_path), ["a.parquet"])
+
+
+@pytest.mark.parametrize("second", ["item_id", "ITEM_ID"])
+def test_a_column_that_occurs_twice(second: str, tmp_path: Path) -> None:
+    """Spark would fail on it without a word about the file."""
+    columns = [pa.array(["a"])] * 3
+    pq.write_table(pa.Table.from_arrays(columns, ["item_id", "title", second]), tmp_path / "a.parquet")
+    found = read_footers(pafs.LocalFileSystem(), str(tmp_path), ["a.parquet"])
+    with pytest.raises(SchemaError, match=r"column item_id: seen several columns of this name.* in a.parquet"):
+        check_columns("items", found, ITEMS)
