@@ -70,10 +70,10 @@ def main(
         floor = exact_floor(vectors, queries, NEIGHBOURS)
         contest(results, vectors, queries, floor, target)
         del vectors
-    for size in [size for size in items if size <= GROWN_MOST]:
-        results.add({"name": "growth", "items": size, **growth(size, target)})
-    results.checks = checks(results.rows)
-    print(f"written: {results.write()}")
+        if size <= GROWN_MOST:
+            results.add({"name": "growth", "items": size, **growth(size, target)})
+        results.checks = checks(results.rows)
+        print(f"written: {results.write()}")
     results.show()
 
 
