@@ -39,13 +39,13 @@ def check_ds(value: str) -> str:
     raise typer.BadParameter(f"seen {value!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
 
 
-def _one_of(words: tuple[str, ...]) -> Callable[[str | None], str | None]:
+def _choice(name: str, words: tuple[str, ...], text: str) -> Any:
     def check(value: str | None) -> str | None:
         if value not in (None, *words):
             raise typer.BadParameter(f"seen {value!r}; allowed: {', '.join(words)}")
         return value
 
-    return check
+    return typer.Option(name, metavar="|".join(words), help=text, callback=check, show_default=False)
 
 
 WarehouseOption = Annotated[
@@ -80,36 +80,16 @@ RefreshIdOption = Annotated[
         show_default=False,
     ),
 ]
-RetrainOption = Annotated[
-    str | None,
-    typer.Option(
-        "--retrain",
-        metavar="|".join(RETRAIN),
-        help="Overrides the profile's retrain.",
-        callback=_one_of(RETRAIN),
-        show_default=False,
-    ),
-]
+RetrainOption = Annotated[str | None, _choice("--retrain", RETRAIN, "Overrides the profile's retrain.")]
 RecodeOption = Annotated[
     str | None,
-    typer.Option(
+    _choice(
         "--recode",
-        metavar="|".join(RECODE),
-        help="always: fit a new codebook, which merges its generations and changes the codes of all items.",
-        callback=_one_of(RECODE),
-        show_default=False,
+        RECODE,
+        "always: fit a new codebook, which merges its generations and changes the codes of all items.",
     ),
 ]
-PromoteOption = Annotated[
-    str | None,
-    typer.Option(
-        "--promote",
-        metavar="|".join(PROMOTE),
-        help="Overrides the profile's promote.",
-        callback=_one_of(PROMOTE),
-        show_default=False,
-    ),
-]
+PromoteOption = Annotated[str | None, _choice("--promote", PROMOTE, "Overrides the profile's promote.")]
 
 
 def refresh_id_or_default(refresh_id: str | None, ds: str) -> str:
