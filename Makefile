@@ -29,8 +29,8 @@ help: ## Show this list
 demo: setup ## One day of real purchases through the whole DAG; run again for the next day
 	@$(REFRESH) demo
 
-test: setup ## All tests; PYTEST="-k name" chooses some
-	@$(IN_ENV) $(PYTHON_BIN) -m pytest $(PYTEST)
+test: setup ## All tests, in two processes; PYTEST="-k name" chooses some
+	@$(IN_ENV) $(PYTHON_BIN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 ##@ One day in the foreground
 .PHONY: run inspect rollback

@@ -131,7 +131,7 @@ def overlap(day: Day, job: str, times: int, rng: random.Random, seconds: float) 
     return outcome
 
 
-def full_disk(day: Day, job: str, room: int = 16 << 10) -> Outcome:
+def full_disk(day: Day, job: str, room: int = 4 << 10) -> Outcome:
     """The disk fills up while a job writes: one line that says so, nothing half, and a retry once there is room."""
     outcome = Outcome(f"full disk, {job}")
     before, reference = seen(day.warehouse), after(day, job)

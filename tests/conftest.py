@@ -50,6 +50,20 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --conf spark.ui.enabled=false pyspark-shell"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what shares fixtures in one process: a file, and all of tests/integration.
+
+    The days of tests/integration come last, or first where another process runs the fast tests meanwhile.
+    """
+    tests = Path(__file__).parent
+    parallel = hasattr(config, "workerinput")
+    groups = {item: item.path.relative_to(tests).parts for item in items}
+    for item, parts in groups.items():
+        item.add_marker(pytest.mark.xdist_group("integration" if parts[0] == "integration" else "/".join(parts)))
+    items.sort(key=lambda item: (groups[item][0] == "integration") != parallel)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the tests' state."""
     shutil.rmtree(config.stash[_STATE], ignore_errors=True)
