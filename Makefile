@@ -30,7 +30,7 @@ demo: setup ## One day of real purchases through the whole DAG; run again for th
 	@$(REFRESH) demo
 
 test: setup ## All tests, in two processes; PYTEST="-k name" chooses some
-	@$(IN_ENV) $(PYTHON_BIN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	@$(IN_ENV) $(PYTHON_BIN) -m pytest -n 2 --no-loadscope-reorder $(PYTEST)
 
 ##@ One day in the foreground
 .PHONY: run inspect rollback

@@ -16,6 +16,8 @@ from infra.local_env import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
 _OPTIONS = (
     "DS",
@@ -28,6 +30,7 @@ _OPTIONS = (
     "REASON",
     "PERSON",
 )  # of make, which `make test` hands on
+_DAYS = "tests/integration/"
 _STATE = pytest.StashKey[str]()
 
 # The same examples in every run: a failure is one of the code, and comes back.
@@ -50,18 +53,22 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --conf spark.ui.enabled=false pyspark-shell"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep what shares fixtures in one process: a file, and all of tests/integration.
-
-    The days of tests/integration come last, or first where another process runs the fast tests meanwhile.
-    """
-    tests = Path(__file__).parent
+    """Put the days of tests/integration last, or first where another process runs the fast tests meanwhile."""
     parallel = hasattr(config, "workerinput")
-    groups = {item: item.path.relative_to(tests).parts for item in items}
-    for item, parts in groups.items():
-        item.add_marker(pytest.mark.xdist_group("integration" if parts[0] == "integration" else "/".join(parts)))
-    items.sort(key=lambda item: (groups[item][0] == "integration") != parallel)
+    items.sort(key=lambda item: item.nodeid.startswith(_DAYS) != parallel)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Keep what shares fixtures in one process: a file, and all of tests/integration."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _DAYS if nodeid.startswith(_DAYS) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
