@@ -32,6 +32,7 @@ TIE = 1e-6  # an item whose score is this close to the last exact one is as good
 SHARD = 1 << 16  # vectors read at once
 CALL = 8  # queries of a timed call: the interests of a user
 _CELLS = 1 << 24  # numbers held at once when what was found is scored exactly
+_WRITTEN = 16 << 20  # bytes of an index handed to its file at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,8 @@ def save_index(index: Any, path: Path) -> None:
     """Write an index in faiss' own format."""
     import faiss
 
-    faiss.write_index(index, str(path))
+    with path.open("wb") as file:  # faiss' own file ends a full disk in half a line on stderr
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITTEN))
 
 
 def load_index(path: Path, memory_mapped: bool = False) -> Any:
