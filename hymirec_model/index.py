@@ -173,7 +173,7 @@ def save_index(index: Any, path: Path) -> None:
     import faiss
 
     with path.open("wb") as file:  # faiss' own file ends a full disk in half a line on stderr
-        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITTEN))
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write, _WRITTEN))  # type: ignore[attr-defined]
 
 
 def load_index(path: Path, memory_mapped: bool = False) -> Any:
