@@ -82,7 +82,7 @@ bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)
 
 ##@ Upkeep
-.PHONY: setup lock lint audit clean
+.PHONY: setup lock lint docs audit clean
 setup: ## Make .venv from requirements.lock (the other commands do it when needed)
 	@infra/setup.sh
 
@@ -94,6 +94,9 @@ lint: setup ## Format and fix what can be fixed, then check types and imports
 	@.venv/bin/ruff format .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+docs: setup ## Write docs/configuration.md anew from the texts of the settings
+	@$(PYTHON_BIN) -m infra.config_docs
 
 audit: setup ## Known vulnerabilities of the locked packages; needs a connection
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/audit pip-audit==2.10.1

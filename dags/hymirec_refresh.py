@@ -18,7 +18,7 @@ an ANN index.
 | choose_model | gate: the model trained today, or the champion it was to replace | subprocess |
 | champion_serves | after a refusal the tasks of the group champion compute the day with the champion's model; \
 else they are skipped | Python |
-| export_interests | interests of users touched since the last export | Spark |
+| export_interests | interests of all users, from their history up to the day | Spark |
 | build_index | ANN index that reaches the recall target | subprocess |
 | publish | gate, then one atomic switch of `releases/CURRENT` | subprocess |
 

@@ -66,9 +66,11 @@ class EncoderTrainingConfig:
     negatives: int = 64
     """Sampled negatives shared by an end-to-end step."""
     learning_rate: float = 1e-3
-    """Learning rate of head, item token and user side."""
+    """Learning rate of head, item token and user side in an end-to-end step."""
     backbone_learning_rate: float = 2e-5
+    """Learning rate of the pretrained layers."""
     seed: int = 0
+    """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
         _positive(self, "pool_items", "batch_users", "window", "history", "negatives")
@@ -96,7 +98,9 @@ class ItemSpaceConfig:
     recency: float = 0.8
     """A user's r-th newest event weighs r ** -recency at the start."""
     steps: int = 300
+    """Steps that tune the space and the user side (0 = leave them as the log gives them)."""
     batch_users: int = 128
+    """Users a step."""
     window: int = 10
     """Targets a user: the next events after the cut position."""
     recent: float = 0.3
@@ -106,9 +110,11 @@ class ItemSpaceConfig:
     negatives: int = 4096
     """Sampled negatives shared by a step."""
     learning_rate: float = 2e-4
+    """Learning rate of head, residuals and user side."""
     validation_users: int = 512
     """Users whose last window is left to stage 2's validation: as ``RecommenderTrainingConfig.validation_users``."""
     seed: int = 0
+    """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "near", "batch_users", "window", "history", "negatives", "learning_rate")
@@ -140,6 +146,7 @@ class CodebookConfig:
     max_generations: int = 8
     """Where one more would be due, a new book is fitted and all items are coded anew; each costs encoding time."""
     seed: int = 0
+    """Seed of the samples that are fitted and measured, and of k-means."""
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "size", "beam", "fit_sample", "iterations", "drift", "drift_recall")
@@ -168,12 +175,13 @@ class RecommenderConfig:
     recent: int = 20
     """R: newest events that the LLM recommender reads one by one."""
     light_width: int = 128
+    """Width of the light recommender's hidden layers."""
     objective: Literal["mixture", "dmil"] = "mixture"
     """``mixture`` trains the score that retrieval uses; ``dmil`` the paper's matching to target clusters."""
     merge: Literal["lse", "max", "calibrated"] = "lse"
     """How K cosines become one score at retrieval."""
     refine: bool = True
-    """Interests are mixtures of coarse interests that the LLM corrects; False: the LLM's output alone (the paper)."""
+    """Interests are mixtures of coarse interests that the LLM corrects; else the LLM's output alone (the paper)."""
 
     def __post_init__(self) -> None:
         _positive(self, "interests", "coarse_interests", "history", "recent", "light_width")
@@ -188,6 +196,7 @@ class RecommenderTrainingConfig:
     steps: int = 200
     """Steps that train the whole recommender."""
     batch_users: int = 64
+    """Users a step."""
     window: int = 10
     """W: targets a user, the next events after the cut position."""
     recent: float = 0.3
@@ -207,11 +216,13 @@ class RecommenderTrainingConfig:
     false_negative_cosine: float = 0.98
     """Negatives closer to the target than this are masked."""
     clip_norm: float = 1.0
+    """Largest norm of a step's gradient; a longer one is cut to it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` is bfloat16 on CUDA and float32 on the CPU."""
     validation_users: int = 512
     """Most users whose last window before the cut is left out of training and measures the model after it."""
     seed: int = 0
+    """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "batch_users", "window", "negatives", "clip_norm")
@@ -228,12 +239,13 @@ class EvaluationConfig:
     max_users: int = 20_000
     """Most users ranked; a seeded sample beyond."""
     mask_seen: bool = False
-    """Leave a user's earlier items out of the ranking (False where people buy the same thing again)."""
+    """Leave a user's earlier items out of the ranking; off where people buy the same thing again."""
     sparse_events: int = 20
     """Users with fewer events before the held-out days form the cohort of sparse users."""
     bootstrap: int = 1000
     """Resamples of the users for the 95 % intervals."""
     seed: int = 0
+    """Seed of the sample of users, of the resamples, and of the order among equal scores."""
 
     def __post_init__(self) -> None:
         _positive(self, "holdout_days", "max_users", "sparse_events", "bootstrap")
@@ -244,9 +256,9 @@ class IndexConfig:
     """The ANN index of a release."""
 
     types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-pq"], ...] = ("flat", "hnsw", "ivf")
-    """Index types that are tried, see index_types.py."""
+    """Index types that are tried, see ``hymirec_model/index_types.py``."""
     memory_mb: float | None = None
-    """Largest size of the index in megabytes; types that do not fit are left out. None: any size."""
+    """Largest size of the index in megabytes; types that do not fit are left out. Without one: any size."""
     target_recall: float = 0.99
     """Recall against exact search that the index must reach."""
     neighbours: int = 100
@@ -254,6 +266,7 @@ class IndexConfig:
     queries: int = 2000
     """Interests sampled as queries."""
     seed: int = 0
+    """Seed of the sampled users and vectors, and of the training of inverted files."""
 
     def __post_init__(self) -> None:
         _positive(self, "neighbours", "queries")

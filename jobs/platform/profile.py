@@ -105,9 +105,9 @@ class Profile:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)  # holds for all sections
 
     name: str
-    """Name that tells profiles apart in MLflow and in a release's manifest."""
+    """Name that tells profiles apart in a release's manifest; where a profile has none, the name of its file."""
     retrain: Retrain = "auto"
-    """``auto`` trains when there is no model or the last one is old; ``always`` and ``never`` as they say."""
+    """``auto`` trains when there is no model, it is old or its settings changed; ``always``, ``never`` as they say."""
     retrain_every_days: int = 7
     """Age in days at which ``auto`` trains again."""
     promote: Promote = "auto"
