@@ -27,6 +27,8 @@ _OPTIONS = (
     "TO",
     "REASON",
     "PERSON",
+    "A",
+    "B",
 )  # of make, which `make test` hands on
 _STATE = pytest.StashKey[str]()
 
