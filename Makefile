@@ -12,7 +12,7 @@ override PERSON := $(USER)
 endif
 
 # Values reach the commands through the environment, so that no shell ever splits or expands them.
-export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE TO REASON PERSON AIRFLOW_PORT MLFLOW_PORT PYTHON
+export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE TO REASON PERSON A B AIRFLOW_PORT MLFLOW_PORT PYTHON
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
@@ -33,13 +33,17 @@ test: setup ## All tests, in two processes; PYTEST="-k name" chooses some
 	@$(IN_ENV) $(PYTHON_BIN) -m pytest -n 2 --no-loadscope-reorder $(PYTEST)
 
 ##@ One day in the foreground
-.PHONY: run inspect rollback
+.PHONY: run inspect compare rollback
 run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never]
 	@$(REFRESH) run
 
 inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
 	@test -n "$${PERSON:-}" || { echo "error: which person? make inspect USER=2375" >&2; exit 2; }
 	@$(IN_ENV) $(PYTHON_BIN) -m jobs.inspect_user --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" "$$PERSON"
+
+compare: setup ## Who changes from release A to release B, and by how much: [A=ID] [B=ID] [WAREHOUSE=URI]
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.compare_releases --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" \
+	  $${A:+--a "$$A"} $${B:+--b "$$B"}
 
 rollback: setup ## Back to the release before, or to TO=ID: REASON="click rate fell" [WAREHOUSE=URI]
 	@test -n "$${REASON:-}" || { echo 'error: why? make rollback REASON="click rate fell"; it goes on record' >&2; exit 2; }

@@ -29,6 +29,8 @@ _OPTIONS = (
     "TO",
     "REASON",
     "PERSON",
+    "A",
+    "B",
 )  # of make, which `make test` hands on
 _DAYS = "tests/integration/"
 _STATE = pytest.StashKey[str]()

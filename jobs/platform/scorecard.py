@@ -159,7 +159,7 @@ def render(evaluation: Mapping[str, Any]) -> list[Table]:
     main.add_column("ranking")
     names = [*MAIN, NEW_ITEMS, "coverage@50"]
     for name in names:
-        main.add_column(name.replace("recall", "Recall").replace("ndcg", "NDCG"), justify="right")
+        main.add_column(label(name), justify="right")
     for row in evaluation["rows"]:
         main.add_row(row["name"], *(_cell(row.get(name)) for name in names))
     lengths = Table(title="Recall@50 by events before the cut", title_justify="left")
@@ -172,6 +172,11 @@ def render(evaluation: Mapping[str, Any]) -> list[Table]:
         means = [f"{row['recall@50']['mean']:.3f}" for row in group["rows"]]
         lengths.add_row(group["history"], f"{group['users']:,}", *means)
     return [main, lengths] if groups else [main]
+
+
+def label(metric: str) -> str:
+    """A metric's name as tables show it."""
+    return metric.replace("recall", "Recall").replace("ndcg", "NDCG")
 
 
 def as_text(tables: list[Table]) -> str:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.platform import releases
+from jobs.platform.warehouse import Warehouse
+from tests import tiny_release
+
 DESIGNED = {
     "demo",
     "test",
@@ -17,6 +21,7 @@ DESIGNED = {
     "trigger",
     "run",
     "inspect",
+    "compare",
     "lock",
     "lint",
     "clean",
@@ -59,6 +64,18 @@ def test_inspect_does_not_take_the_shells_user_for_a_person(repository: Path) ->
 def test_values_are_not_touched_by_a_shell(repository: Path) -> None:
     done = make(repository, "-n", "inspect", "USER=x'; touch /tmp/harm; '")
     assert "harm" not in done.stdout
+    done = make(repository, "-n", "compare", "A=x'; touch /tmp/harm; '", 'B="; touch /tmp/harm; "')
+    assert "compare_releases" in done.stdout and "harm" not in done.stdout
+
+
+@pytest.mark.parametrize("option", ["A", "B"])
+def test_compare_gets_ids_as_they_are_given(repository: Path, tmp_path: Path, option: str) -> None:
+    releases.switch(tiny_release.make(Warehouse(str(tmp_path)), "2020-03-20"))
+    odd = """-x 'y" ; touch harm"""
+    # -o: the environment of the tests is good enough
+    done = make(repository, "-o", "setup", "compare", f"{option}={odd}", f"WAREHOUSE={tmp_path}")
+    assert done.returncode != 0
+    assert f"error: release id: seen {odd!r}; allowed: a day and 8 hex digits" in done.stderr
 
 
 def test_clean_removes_our_state_and_nothing_else(repository: Path, tmp_path: Path) -> None:
