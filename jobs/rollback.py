@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.platform import cli, model_choice, registry, releases, switches, tracking
-from jobs.platform.manifest import ReleaseError, check_id
+from jobs.platform.manifest import ReleaseError, check_id, read_manifest
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
@@ -55,17 +55,17 @@ def main(
     """Go back to an earlier release: CURRENT, aliases and models together."""
     wh = Warehouse(warehouse)
     who = by or getpass.getuser()
-    before, release = find(wh, to, reason)
+    left, release = find(wh, to, reason)
     with tracking.stage("rollback", ds=release.ds, refresh_id=refresh_id or f"rollback-{release.id}") as run:
-        run.params({"from": before.id, "to": release.id, "who": who, "why": reason})
+        run.params({"from": left, "to": release.id, "who": who, "why": reason})
         report = roll_back(release, who, reason)
         run.text(str(report), "report.txt")
     tracking.end_refresh(refresh_id or f"rollback-{release.id}")
     print(report)
 
 
-def find(wh: Warehouse, to: str | None, reason: str) -> tuple[Release, Release]:
-    """Open the current release and the one to go to, which is checked in full.
+def find(wh: Warehouse, to: str | None, reason: str) -> tuple[str, Release]:
+    """Id of the current release, whose files may be damaged, and the release to go to, which is checked in full.
 
     Raises
     ------
@@ -74,21 +74,31 @@ def find(wh: Warehouse, to: str | None, reason: str) -> tuple[Release, Release]:
     """
     if not reason.strip():
         raise ReleaseError("reason: seen nothing; allowed: why the release is left, in words; it goes on record")
-    before = Release.open(wh)
-    release_id = check_id(to) if to else before.parent
-    there = [name for name in releases.all_ids(wh) if to or name != before.id]
-    if release_id not in there:
-        seen = f"to: seen {to}, which is not there" if to else f"release {before.id} has no release before it any more"
-        raise ReleaseError(f"{seen}; allowed with --to: {', '.join(there) or 'none, it is the only one'}")
-    return before, Release.open(wh, release_id, full=True)
+    left = releases.current_id(wh)
+    there = [name for name in releases.all_ids(wh) if to or name != left]
+    choices = f"allowed with --to: {', '.join(there) or 'none, it is the only one'}"
+    if left is None:
+        raise ReleaseError(f"releases/CURRENT: seen no current release; {choices}")
+    if to:
+        target = check_id(to)
+    else:
+        try:
+            target = read_manifest(wh, left)["parent"]
+        except ReleaseError as error:
+            raise ReleaseError(f"{error}; {choices}") from error
+    if target not in there:
+        seen = f"to: seen {to}, which is not there" if to else f"release {left} has no release before it any more"
+        raise ReleaseError(f"{seen}; {choices}")
+    return left, Release.open(wh, target, full=True)
 
 
 def roll_back(release: Release, who: str, why: str) -> Report:
     """Switch to `release` and record it; cut short at any point, a second call completes it."""
     registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
-    releases.switch(release)
+    restored = model_choice.restore_parts(release.warehouse, release)
     entry = switches.record(release, kind="rollback", who=who, why=why)
-    return Report(release, entry, model_choice.restore_parts(release.warehouse, release))
+    releases.switch(release)  # last: until then a second call without --to finds the same release
+    return Report(release, entry, restored)
 
 
 if __name__ == "__main__":

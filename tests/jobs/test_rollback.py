@@ -82,11 +82,13 @@ def test_a_rollback_by_mistake_is_taken_back(wh: Warehouse, tmp_path: Path) -> N
     assert publish(wh, tmp_path, NEXT) == 0 and releases.current_id(wh) == second.id
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("cut_at", ["promote", "switch", "record", "restore_parts"])
 def test_a_rollback_cut_short_is_completed_by_a_second_one(
-    cut_at: str, wh: Warehouse, monkeypatch: pytest.MonkeyPatch
+    cut_at: str, named: bool, wh: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = str(Release.open(wh).parent)
+    options = ["--reason", REASON, *(["--to", first] if named else [])]
     place = {
         "promote": "jobs.platform.registry",
         "switch": "jobs.platform.releases",
@@ -96,12 +98,23 @@ def test_a_rollback_cut_short_is_completed_by_a_second_one(
     with monkeypatch.context() as patch:
         patch.setattr(f"{place}.{cut_at}", lambda *_, **__: (_ for _ in ()).throw(OSError("killed")))
         with pytest.raises(OSError, match="killed"):
-            cli.run(rollback.main, ["--warehouse", wh.uri, "--reason", REASON, "--to", first])
-    assert run(wh, "--reason", REASON, "--to", first) == 0
+            cli.run(rollback.main, ["--warehouse", wh.uri, *options])
+    assert run(wh, *options) == 0
     assert releases.current_id(wh) == first and (alias("champion"), alias("previous")) == ("1", "2")
     assert models(wh)["recommender"] == Release.open(wh).manifest["versions"]["recommender"]
     assert model_choice.restore_parts(wh, Release.open(wh)) == []
     assert [entry["kind"] for entry in switches.history(wh)] == ["publish", "publish", "rollback"]
+
+
+@pytest.mark.parametrize("damaged", ["index/index.faiss", "manifest.json"])
+def test_a_damaged_release_is_left(damaged: str, wh: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    second = Release.open(wh)
+    (second.local() / damaged).unlink()
+    if damaged == "manifest.json":
+        assert run(wh, "--reason", REASON) == 2
+        assert f"allowed with --to: {second.parent}" in capsys.readouterr().err
+    assert run(wh, "--reason", REASON, *(["--to", str(second.parent)] if damaged == "manifest.json" else [])) == 0
+    assert releases.current_id(wh) == second.parent and Release.open(wh, full=True)
 
 
 def _no_reason(wh: Warehouse) -> list[str]:
