@@ -1,8 +1,8 @@
 """Publish the day: a gate, then one release, then one atomic switch.
 
-Reads everything that the day's other jobs wrote. Writes ``releases/<id>``, ``releases/CURRENT`` and a record of the
-switch; the model becomes the version of ``hymirec`` in MLflow with alias ``champion``. Releases beyond
-``keep_releases`` are removed, but for those that an alias names.
+Reads everything that the day's other jobs wrote. Writes ``releases/<id>``, ``releases/CURRENT``, a record of the
+switch and, whatever the verdict, ``reports/DAY.html`` for people; the model becomes the version of ``hymirec`` in
+MLflow with alias ``champion``. Releases beyond ``keep_releases`` are removed, but for those that an alias names.
 
 The gate (profile section ``gate``) judges the model once more, by the evaluation of the one that was chosen, and what
 the release is made of: the index beside exact search, the codes, and users and items beside the release before. If it
@@ -20,6 +20,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.platform import cli, columns, registry, releases, retention, switches, tracking
+from jobs.platform import cli, columns, registry, releases, report, retention, switches, tracking
 from jobs.platform.errors import GateRefused
 from jobs.platform.gate import Verdict, judge_model, judge_release, read_evaluation
 from jobs.platform.parts import MODEL_PARTS, find_parts
@@ -38,7 +39,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Published:
     """What publish made."""
 
     release: Release
@@ -85,23 +86,56 @@ def main(
         run.text(verdict.json(), "verdict.json")
         print(verdict)
         stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
+        tell = partial(write_report, wh, ds, refresh, run, verdict=verdict, parts=parts, parent=parent)
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
+            tell(state=f"dry run: nothing published, {stays}", release=None)
             print(f"dry run: nothing published, {stays}")
         else:
             version = registry.find_or_register(run, {n: wh.local_copy(parts[n]) for n in MODEL_PARTS}, ds)
             registry.tag_verdict(version, verdict)
             if not verdict.passed:
+                tell(state=f"nothing published, {stays}", release=None)
                 raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
             draft = write_release(wh, ds, settings, parts, parent, verdict, version)
-            report = switch(wh, settings, draft, version, policy)
-            run.tags({"hymirec.release": report.release.id})
-            run.text(str(report), "report.txt")
-            print(report)
+            published = switch(wh, settings, draft, version, policy)
+            run.tags({"hymirec.release": published.release.id})
+            run.text(str(published), "report.txt")
+            print(published)
+            tell(state=published.state, release=published.release)
     tracking.end_refresh(refresh)
 
 
-def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Report:
+def write_report(
+    wh: Warehouse,
+    ds: str,
+    refresh_id: str,
+    run: tracking.StageRun,
+    *,
+    verdict: Verdict,
+    parts: dict[str, Partition],
+    parent: Release | None,
+    state: str,
+    release: Release | None,
+) -> None:
+    """Write the report for people: into the warehouse, and and into MLflow's run of the refresh."""
+    contents = report.collect(
+        wh,
+        ds,
+        refresh_id,
+        state=state,
+        verdict=verdict,
+        evaluation=read_evaluation(wh, parts["evaluation"]),
+        choice=parts["model_choice"].info,
+        release=release,
+        parent=parent,
+    )
+    html = report.render(contents)
+    run.text(html, "report.html", of_refresh=True)
+    print(f"report: {report.write(wh, html, ds)}")
+
+
+def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Published:
     """Make a release the current one, and its version the champion.
 
     Not that of a day before the current one's (a backfill), and none where ``policy`` is never.
@@ -109,14 +143,14 @@ def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.
     current = releases.current_id(wh)
     before = None if current is None else Release.open(wh, current)
     if before is not None and before.ds > release.ds:
-        return Report(release, "not CURRENT: a newer day is published already", version, [])
+        return Published(release, "not CURRENT: a newer day is published already", version, [])
     if policy == "never":
-        return Report(release, "not CURRENT: promote is never", version, [])
+        return Published(release, "not CURRENT: promote is never", version, [])
     releases.switch(release)
     registry.promote(release)
     switches.record(release, kind="publish", who="publish", why=f"refresh of {release.ds}")
     retired = retention.retire(wh, profile.keep_releases, registry.named_releases().values())
-    return Report(release, "CURRENT", version, retired)
+    return Published(release, "CURRENT", version, retired)
 
 
 def write_release(

@@ -72,7 +72,7 @@ def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_ver
     rng = np.random.default_rng(seed)
     vectors = item_vectors(users * K, seed + 100).reshape(users, K * DIM).astype(np.float16)
     weights = rng.random((users, K)).astype(np.float32)
-    ids = np.array([f"user-{i:04d}" for i in range(users)])
+    ids = np.array([f"user-{i:03d}" for i in range(users)])
     bucket = np.array([zlib.crc32(user.encode()) % 2 for user in ids])
     with wh.write_partition("interests", ds) as part:
         for number in (0, 1):
@@ -133,8 +133,8 @@ def write_evaluation(
         }
         for name, mean in (("HyMiRec", model), ("popularity", popularity), ("co-occurrence", 0.25))
     ]
-    about = {"users": 40, "cut": f"{ds}T00:00:00+00:00", "holdout_days": 7, "rows": rows}
-    about |= {"champion": None, "pairwise_interest_cosine": 0.5}
+    about = {"users": 40, "items": 600, "cut": f"{ds}T00:00:00+00:00", "holdout_days": 7, "rows": rows}
+    about |= {"by_history": [], "champion": None, "pairwise_interest_cosine": 0.5}
     versions = {"space": newest_space_version(wh, ds), "codebook": "b1", "recommender": model_version}
     with wh.write_partition("evaluation", ds) as part:
         (part.local / "evaluation.json").write_text(json.dumps(about))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,20 @@ from jobs.platform.warehouse import Warehouse
 RECENT, NEAREST, RETRIEVED = 15, 5, 20
 
 
+class Retrieved(NamedTuple):
+    """An item that would be retrieved, and why."""
+
+    title: str
+    item_id: str
+    category: str
+    interest: int
+    """Number of the interest that is nearest to it, from 1."""
+    cosine: float
+    """Of the item and that interest."""
+    before: bool
+    """Whether the user has taken it already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Explained:
     """One user.
@@ -29,7 +44,7 @@ class Explained:
         Newest first.
     interests : list of list of (cosine, title)
         See :func:`nearest_titles`.
-    retrieved : list of (title, item_id, category, taken before)
+    retrieved : list of Retrieved
         Best first.
     """
 
@@ -37,7 +52,7 @@ class Explained:
     n_events: int
     recent: list[tuple[str, str]]
     interests: list[list[tuple[float, str]]]
-    retrieved: list[tuple[str, str, str, bool]]
+    retrieved: list[Retrieved]
 
 
 def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
@@ -57,21 +72,33 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     ids, titles = (recommender.names[name].to_pylist() for name in ("item_id", "title"))
     categories = release.table("items", ["category"])["category"].to_pylist()
     before = set(taken.tolist())
+    cosines = recommender.vectors.astype(np.float32) @ user.vectors[0].T
+    nearest, best = cosines.argmax(1), cosines.max(1)
     newest = [(_day(stamp), titles[item]) for item, stamp in zip(taken, stamps, strict=True)][-RECENT:]
     return Explained(
         user_id=user_id,
         n_events=int(user.n_events[0]),
         recent=newest[::-1],
-        interests=nearest_titles(recommender.vectors.astype(np.float32) @ user.vectors[0].T, titles),
-        retrieved=[(titles[i], ids[i], categories[i] or "", i in before) for i in found[0].tolist() if i >= 0],
+        interests=nearest_titles(cosines, titles),
+        retrieved=[
+            Retrieved(titles[i], ids[i], categories[i] or "", int(nearest[i]) + 1, float(best[i]), i in before)
+            for i in found[0].tolist()
+            if i >= 0
+        ],
     )
 
 
 def median_user(release: Release) -> str:
     """The user in the middle when users are ordered by number of events, then by id."""
+    return spread_users(release, 1)[0]
+
+
+def spread_users(release: Release, n: int) -> list[str]:
+    """`n` users (or all, if fewer) from few events to many: the middle of each of `n` equal groups of users."""
     table = release.table("interests", ["user_id", "n_events"])
-    ordered = table.sort_by([("n_events", "ascending"), ("user_id", "ascending")])
-    return str(ordered["user_id"][ordered.num_rows // 2])
+    ordered = table.sort_by([("n_events", "ascending"), ("user_id", "ascending")])["user_id"]
+    groups = min(n, len(ordered))
+    return [str(ordered[(2 * group + 1) * len(ordered) // (2 * groups)]) for group in range(groups)]
 
 
 def render(user: Explained) -> RenderableType:
@@ -87,11 +114,14 @@ def render(user: Explained) -> RenderableType:
     for number, nearest in enumerate(user.interests, 1):
         shown = "\n".join(f"{cosine:.2f}  {title}" for cosine, title in nearest)
         interests.add_row(str(number), shown, end_section=True)
-    retrieved = _table(f"what would be retrieved: the first {len(user.retrieved)}, ✓ = taken before")
-    for name in ("rank", "before", "title", "category", "item_id"):
-        retrieved.add_column(name, justify="right" if name == "rank" else "left")
-    for rank, (title, item_id, category, before) in enumerate(user.retrieved, 1):
-        retrieved.add_row(str(rank), "✓" if before else "", title, category, item_id)
+    retrieved = _table(
+        f"what would be retrieved: the first {len(user.retrieved)}, by the interest nearest to each, ✓ = taken before"
+    )
+    for name in ("rank", "interest", "before", "title", "category", "item_id"):
+        retrieved.add_column(name, justify="right" if name in ("rank", "interest") else "left")
+    for rank, item in enumerate(user.retrieved, 1):
+        before = "✓" if item.before else ""
+        retrieved.add_row(str(rank), str(item.interest), before, item.title, item.category, item.item_id)
     return Group(history, interests, retrieved)
 
 

@@ -43,7 +43,19 @@ def of_release(release_id: str) -> Timings | None:
     published = _search(client, experiment, _RELEASE_TAG, release_id)
     if not published:
         return None
-    refresh_id = published[-1].data.tags[tracking.REFRESH_TAG]
+    return of_refresh(published[-1].data.tags[tracking.REFRESH_TAG])
+
+
+def of_refresh(refresh_id: str) -> Timings:
+    """Time of a refresh so far; empty if this MLflow does not know it.
+
+    Raises
+    ------
+    TrackingError
+        If MLflow cannot be reached.
+    """
+    client = tracking.client_()
+    experiment = tracking.find_experiment(client)
     seconds: dict[str, float] = {}
     total = None
     for run in _search(client, experiment, tracking.REFRESH_TAG, refresh_id):

@@ -78,9 +78,9 @@ class StageRun:
         log = self._client.log_artifacts if Path(path).is_dir() else self._client.log_artifact
         log(self.run_id, str(path), folder)
 
-    def text(self, text: str, name: str) -> None:
-        """Log ``text`` as the artefact ``name``."""
-        self._client.log_text(self.run_id, text, name)
+    def text(self, text: str, name: str, of_refresh: bool = False) -> None:
+        """Log ``text`` as the artefact ``name``; with ``of_refresh`` as one of the refresh's own run."""
+        self._client.log_text(self.parent_id if of_refresh else self.run_id, text, name)
 
     def figure(self, figure: Figure, name: str) -> None:
         """Log a picture as the artefact ``name``."""

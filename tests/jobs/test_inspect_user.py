@@ -36,9 +36,8 @@ def test_explanation_tells_what_the_tables_hold(wh: Warehouse) -> None:
     assert len(shown) == len(set(shown)) == 15
     assert len(user.retrieved) == 20
     taken = set(mine["item_indices"])
-    assert [before for *_, before in user.retrieved] == [
-        int(item_id.removeprefix("item-")) in taken for _, item_id, _, _ in user.retrieved
-    ]
+    for item in user.retrieved:
+        assert item.before == (int(item.item_id.removeprefix("item-")) in taken)
 
 
 def test_unknown_user_gets_examples(wh: Warehouse) -> None:

@@ -176,6 +176,10 @@ def test_gate_refuses_and_leaves_everything_as_it_was(
     assert experiment is not None
     stages = client.search_runs([experiment.experiment_id], f"tags.`hymirec.ds` = '{NEXT}'")
     assert {stage.info.status for stage in stages} == {"FAILED"}
+    html = (tmp_path / "warehouse" / "reports" / f"{NEXT}.html").read_text()
+    assert "The gate refused." in html and f"nothing published, CURRENT stays {before}" in html
+    (refresh,) = (stage for stage in stages if "mlflow.parentRunId" not in stage.data.tags)
+    assert Path(download_artifacts(run_id=refresh.info.run_id, artifact_path="report.html")).read_text() == html
 
 
 def test_earlier_day_is_published_but_not_switched_to(
