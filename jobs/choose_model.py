@@ -87,7 +87,7 @@ def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: 
     if not same:
         parts = {name: wh.local_copy(part) for name, part in model_parts(wh, ds).items()}
         version = registry.find_or_register(run, parts, ds)
-        registry.challenge(version, verdict)
+        registry.challenge(version, verdict, evaluation)
         refused = {"versions": versions, "mlflow_version": version.number, "reasons": verdict.reasons}
     if not verdict.passed and (champion is None or same):
         raise GateRefused(f"gate: {verdict.reasons}; {_no_way_back(champion)}")

@@ -80,24 +80,28 @@ def main(
     with tracking.stage("publish", ds=ds, refresh_id=refresh) as run:
         run.params({"gate": settings.gate, "promote": policy})
         parent = releases.before(wh, ds)
-        model = judge_model(read_evaluation(wh, parts["evaluation"]), settings.gate)
+        evaluation = read_evaluation(wh, parts["evaluation"])
+        model = judge_model(evaluation, settings.gate)
         verdict = Verdict((*model.checks, *judge_release(parts, settings.gate, parent).checks))
         run.metrics(verdict.metrics())
         run.text(verdict.json(), "verdict.json")
         print(verdict)
         stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
-        tell = partial(write_report, wh, ds, refresh, run, verdict=verdict, parts=parts, parent=parent)
+        tell = partial(
+            write_report, wh, ds, refresh, run, verdict=verdict, evaluation=evaluation, parts=parts, parent=parent
+        )
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
             tell(state=f"dry run: nothing published, {stays}", release=None)
             print(f"dry run: nothing published, {stays}")
         else:
             version = registry.find_or_register(run, {n: wh.local_copy(parts[n]) for n in MODEL_PARTS}, ds)
-            registry.tag_verdict(version, verdict)
             if not verdict.passed:
+                registry.note_verdict(version, verdict, evaluation)
                 tell(state=f"nothing published, {stays}", release=None)
                 raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
             draft = write_release(wh, ds, settings, parts, parent, verdict, version)
+            registry.note_verdict(version, verdict, evaluation, draft)
             published = switch(wh, settings, draft, version, policy)
             run.tags({"hymirec.release": published.release.id})
             run.text(str(published), "report.txt")
@@ -113,6 +117,7 @@ def write_report(
     run: tracking.StageRun,
     *,
     verdict: Verdict,
+    evaluation: dict[str, Any],
     parts: dict[str, Partition],
     parent: Release | None,
     state: str,
@@ -125,7 +130,7 @@ def write_report(
         refresh_id,
         state=state,
         verdict=verdict,
-        evaluation=read_evaluation(wh, parts["evaluation"]),
+        evaluation=evaluation,
         choice=parts["model_choice"].info,
         release=release,
         parent=parent,

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.platform import tracking
 from jobs.platform.errors import TrackingError
 from jobs.platform.gate import Verdict
 from jobs.platform.releases import Release
+from jobs.platform.scorecard import sentence
 
 MODEL = "hymirec"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -74,19 +76,37 @@ def find_or_register(run: tracking.StageRun, parts: Mapping[str, Path], ds: str)
     return Version(str(made.version), run.run_id, new=True)
 
 
-def challenge(version: Version, verdict: Verdict) -> None:
-    """Point ``challenger`` at a version, and tag it with the gate's verdict."""
-    client = tracking.client_()
-    client.set_registered_model_alias(MODEL, CHALLENGER, version.number)
-    tag_verdict(version, verdict)
+def challenge(version: Version, verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
+    """Point ``challenger`` at a version, and note the gate's verdict on it."""
+    tracking.client_().set_registered_model_alias(MODEL, CHALLENGER, version.number)
+    note_verdict(version, verdict, evaluation)
 
 
-def tag_verdict(version: Version, verdict: Verdict) -> None:
-    """Tag a version with the verdict on it: in a word, and in full."""
+def note_verdict(
+    version: Version, verdict: Verdict, evaluation: Mapping[str, Any], release: Release | None = None
+) -> None:
+    """Tag a version with the verdict on it, in a word and in full, and describe it for people."""
     client = tracking.client_()
     word = "passed" if verdict.passed else f"refused: {verdict.reasons}"
     client.set_model_version_tag(MODEL, version.number, "hymirec.gate", word[:_MOST_CHARACTERS])
     client.set_model_version_tag(MODEL, version.number, "hymirec.verdict", verdict.json()[:_MOST_CHARACTERS])
+    client.update_model_version(MODEL, version.number, description(verdict, evaluation, release))
+
+
+def description(verdict: Verdict, evaluation: Mapping[str, Any], release: Release | None) -> str:
+    """A version in Markdown: where it serves, how good it was, and what the gate said."""
+    where = "No release came of the evaluation below."
+    if release is not None:
+        versions = ", ".join(
+            f"{part.replace('_', ' ')} `{name}`" for part, name in release.manifest["versions"].items()
+        )
+        where = f"Release `{release.id}` in `{release.warehouse.uri}/releases`, of day {release.ds}: {versions}."
+    figures = (
+        f"On the {evaluation['holdout_days']} days from {evaluation['cut'][:10]}, {evaluation['items']:,} items "
+        f"ranked: {sentence(evaluation)}."
+    )
+    gate = "The gate passed." if verdict.passed else f"The gate refused: {verdict.reasons}."
+    return "\n\n".join((where, figures, gate))
 
 
 def promote(release: Release) -> None:

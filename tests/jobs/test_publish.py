@@ -171,6 +171,9 @@ def test_gate_refuses_and_leaves_everything_as_it_was(
     refused = MlflowClient().get_model_version("hymirec", "2").tags
     assert refused["hymirec.gate"].startswith(f"refused: {expected}")
     assert json.loads(refused["hymirec.verdict"])["passed"] is False
+    said, served = (MlflowClient().get_model_version("hymirec", number).description or "" for number in ("2", "1"))
+    assert said.startswith("No release came") and f"The gate refused: {expected}" in said
+    assert f"Release `{before}`" in served and "recall@50: HyMiRec 0.300" in served and "The gate passed." in served
     client = MlflowClient()
     experiment = client.get_experiment_by_name("hymirec")
     assert experiment is not None
