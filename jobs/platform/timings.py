@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from jobs.platform import tracking
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _RELEASE_TAG = "hymirec.release"
@@ -38,9 +37,7 @@ def of_release(release_id: str) -> Timings | None:
     TrackingError
         If MLflow cannot be reached.
     """
-    client = tracking.client_()
-    experiment = tracking.find_experiment(client)
-    published = _search(client, experiment, _RELEASE_TAG, release_id)
+    published = _search(_RELEASE_TAG, release_id)
     if not published:
         return None
     return of_refresh(published[-1].data.tags[tracking.REFRESH_TAG])
@@ -54,11 +51,9 @@ def of_refresh(refresh_id: str) -> Timings:
     TrackingError
         If MLflow cannot be reached.
     """
-    client = tracking.client_()
-    experiment = tracking.find_experiment(client)
     seconds: dict[str, float] = {}
     total = None
-    for run in _search(client, experiment, tracking.REFRESH_TAG, refresh_id):
+    for run in _search(tracking.REFRESH_TAG, refresh_id):
         if "seconds" in run.data.metrics and run.info.run_name:
             seconds.pop(run.info.run_name, None)  # a retry counts where it stands
             seconds[run.info.run_name] = run.data.metrics["seconds"]
@@ -67,7 +62,8 @@ def of_refresh(refresh_id: str) -> Timings:
     return Timings(list(seconds.items()), total)
 
 
-def _search(client: MlflowClient, experiment: str, tag: str, value: str) -> list[Run]:
+def _search(tag: str, value: str) -> list[Run]:
     """Runs with a tag, oldest first."""
+    client = tracking.client_()
     query, order = f"tags.`{tag}` = '{value}'", ["attributes.start_time ASC"]
-    return list(client.search_runs([experiment], query, max_results=1000, order_by=order))
+    return list(client.search_runs([tracking.find_experiment(client)], query, max_results=1000, order_by=order))
