@@ -20,7 +20,6 @@ import json
 import shutil
 import subprocess
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,24 @@ def main(
         run.text(verdict.json(), "verdict.json")
         print(verdict)
         stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
-        tell = partial(
-            write_report, wh, ds, refresh, run, verdict=verdict, evaluation=evaluation, parts=parts, parent=parent
-        )
+
+        def tell(state: str, release: Release | None) -> None:
+            """Write the report for people: into the warehouse, and into MLflow's run of the refresh."""
+            contents = report.collect(
+                wh,
+                ds,
+                refresh,
+                state=state,
+                verdict=verdict,
+                evaluation=evaluation,
+                choice=parts["model_choice"].info,
+                release=release,
+                parent=parent,
+            )
+            html = report.render(contents)
+            run.text(html, "report.html", of_refresh=True)
+            print(f"report: {report.write(wh, html, ds)}")
+
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
             tell(state=f"dry run: nothing published, {stays}", release=None)
@@ -108,36 +122,6 @@ def main(
             print(published)
             tell(state=published.state, release=published.release)
     tracking.end_refresh(refresh)
-
-
-def write_report(
-    wh: Warehouse,
-    ds: str,
-    refresh_id: str,
-    run: tracking.StageRun,
-    *,
-    verdict: Verdict,
-    evaluation: dict[str, Any],
-    parts: dict[str, Partition],
-    parent: Release | None,
-    state: str,
-    release: Release | None,
-) -> None:
-    """Write the report for people: into the warehouse, and and into MLflow's run of the refresh."""
-    contents = report.collect(
-        wh,
-        ds,
-        refresh_id,
-        state=state,
-        verdict=verdict,
-        evaluation=evaluation,
-        choice=parts["model_choice"].info,
-        release=release,
-        parent=parent,
-    )
-    html = report.render(contents)
-    run.text(html, "report.html", of_refresh=True)
-    print(f"report: {report.write(wh, html, ds)}")
 
 
 def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Published:

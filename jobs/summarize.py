@@ -5,8 +5,6 @@ Reads the release, ``histories`` of its day, and MLflow. Writes nothing.
 
 from __future__ import annotations
 
-import json
-
 from rich.table import Table
 
 from jobs.platform import cli, explain, scorecard, timings
@@ -19,7 +17,7 @@ def main(warehouse: cli.WarehouseOption) -> None:
     explained."""
     wh = Warehouse(warehouse)
     release = Release.open(wh)
-    evaluation = json.loads((release.local() / "evaluation" / "evaluation.json").read_text())
+    evaluation = release.evaluation()
     console = cli.console()
     console.print(sizes(release))
     for table in scorecard.render(evaluation):

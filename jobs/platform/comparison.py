@@ -5,7 +5,6 @@ Shapes: U people, K interests, d dimensions. Items and users are compared by the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from jobs.platform.gate import COVERAGE
 from jobs.platform.recommend import Recommended
 from jobs.platform.releases import Release
-from jobs.platform.scorecard import CHAMPION, MAIN, MODEL
+from jobs.platform.scorecard import CHAMPION, MAIN, MODEL, mean_of
 
 METRICS = (*MAIN, COVERAGE)
 QUANTILES = {"min": 0.0, "10 %": 0.1, "50 %": 0.5, "90 %": 0.9}
@@ -128,7 +127,7 @@ def compare(a: Release, b: Release, users: int, n: int) -> Comparison:
     users_a, users_b = (release.table("interests", ["user_id"])["user_id"] for release in (a, b))
     in_both = users_b.filter(pc.is_in(users_b, value_set=users_a))
     chosen = sample(in_both, users)
-    first, second = (json.loads((release.local() / "evaluation" / "evaluation.json").read_text()) for release in (a, b))
+    first, second = a.evaluation(), b.evaluation()
     return Comparison(
         a=a,
         b=b,
@@ -219,9 +218,9 @@ def figures(first: Mapping[str, Any], second: Mapping[str, Any], release_id: str
     return [
         Figure(
             metric=metric,
-            a=_mean(rows_a[MODEL].get(metric)),
-            b=_mean(rows_b[MODEL].get(metric)),
-            a_there=_mean(there.get(metric)),
+            a=mean_of(rows_a[MODEL].get(metric)),
+            b=mean_of(rows_b[MODEL].get(metric)),
+            a_there=mean_of(there.get(metric)),
             lead=leads.get(metric),
         )
         for metric in METRICS
@@ -235,9 +234,3 @@ def quantiles(values: Floats) -> list[float]:
 
 def _item_ids(lists: list[list[Recommended]]) -> list[list[str]]:
     return [[place.item_id for place in found] for found in lists]
-
-
-def _mean(value: Any) -> float | None:
-    if value is None:
-        return None
-    return float(value["mean"] if isinstance(value, Mapping) else value)

@@ -16,6 +16,7 @@ never a mixture.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,11 @@ class Release:
                 "restore the folder or publish the day again"
             )
         return release
+
+    def evaluation(self) -> dict[str, Any]:
+        """Content of its evaluation.json."""
+        found: dict[str, Any] = json.loads((self.local() / "evaluation" / "evaluation.json").read_text())
+        return found
 
     @property
     def ds(self) -> str:

@@ -14,7 +14,7 @@ from jobs.platform import explain, timings
 from jobs.platform.errors import JobError
 from jobs.platform.gate import Verdict
 from jobs.platform.releases import Release
-from jobs.platform.scorecard import CHAMPION, MAIN, MODEL, NEW_ITEMS
+from jobs.platform.scorecard import CHAMPION, MAIN, MODEL, NEW_ITEMS, mean_of
 from jobs.platform.warehouse import Warehouse
 
 FOLDER = "reports"
@@ -137,7 +137,7 @@ def changes(release: Release | None, parent: Release | None) -> list[dict[str, s
 
 def quality(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Cells of the table of rankings: text, and the length of a bar as a share of the column's best."""
-    best = {metric: max((_mean(row.get(metric)) for row in rows), default=0.0) or 1.0 for metric in METRICS}
+    best = {metric: max((mean_of(row.get(metric)) or 0.0 for row in rows), default=0.0) or 1.0 for metric in METRICS}
     return [{"name": row["name"], "cells": [_bar(row.get(metric), best[metric]) for metric in METRICS]} for row in rows]
 
 
@@ -145,18 +145,15 @@ def lengths(groups: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Recall@50 of each ranking by the length of the history."""
     found = []
     for group in groups:
-        best = max(_mean(row[MAIN[0]]) for row in group["rows"]) or 1.0
+        best = max(mean_of(row[MAIN[0]]) or 0.0 for row in group["rows"]) or 1.0
         cells = [{"name": row["name"], **_bar(row[MAIN[0]], best)} for row in group["rows"]]
         found.append({"history": group["history"], "users": group["users"], "cells": cells})
     return found
 
 
-def _mean(value: Any) -> float:
-    return float(value["mean"] if isinstance(value, Mapping) else value or 0.0)
-
-
 def _bar(value: Any, best: float) -> dict[str, Any]:
-    if value is None:
+    mean = mean_of(value)
+    if mean is None:
         return {"text": "–", "spread": "", "share": 0.0}
     spread = f"±{(value['high'] - value['low']) / 2:.3f}" if isinstance(value, Mapping) else ""
-    return {"text": f"{_mean(value):.3f}", "spread": spread, "share": 100 * _mean(value) / best}
+    return {"text": f"{mean:.3f}", "spread": spread, "share": 100 * mean / best}

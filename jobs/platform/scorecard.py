@@ -194,6 +194,13 @@ def sentence(evaluation: Mapping[str, Any]) -> str:
     return f"{MAIN[0]}: {', '.join(figures)} ({evaluation['users']:,} users)"
 
 
+def mean_of(value: Any) -> float | None:
+    """Mean of a metric of an evaluation.json, with an interval or without; None where it was not measured."""
+    if value is None:
+        return None
+    return float(value["mean"] if isinstance(value, Mapping) else value)
+
+
 def _interval(interval: metrics.Interval) -> dict[str, float]:
     return {"mean": interval.mean, "low": interval.low, "high": interval.high}
 

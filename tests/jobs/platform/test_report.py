@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -67,7 +66,7 @@ def contents(release: Release) -> report.Contents:
         "manual",
         state="CURRENT",
         verdict=PASSED,
-        evaluation=json.loads((release.local() / "evaluation" / "evaluation.json").read_text()),
+        evaluation=release.evaluation(),
         choice=release.manifest["model"],
         release=release,
         parent=None,
