@@ -25,6 +25,7 @@ from hymirec_model.retrieval import (
     merge_cosines,
     tie_order,
 )
+from hymirec_model.vectors import float32_rows
 
 Floats = npt.NDArray[np.floating]
 FOUND_CELLS = 4  # memory of an item found for an interest, in numbers of float32, as places and keys come to it
@@ -162,7 +163,7 @@ class _Search:
         place_Uc, clear_Uc = self._candidates(users, found_UKf.reshape(n_users, -1), clear_UKf.reshape(n_users, -1))
         absent_Uc = place_Uc == self.index.ntotal
         item_Uc = self.item_of_place.numpy()[np.where(absent_Uc, 0, place_Uc)]
-        vector_Ucd = self.item_vectors[item_Uc].astype(np.float32, copy=False)
+        vector_Ucd = float32_rows(self.item_vectors, item_Uc)
         # einsum adds up each product on its own, and float64 rounds off what differs between a loop's body and its
         # end: equal vectors have equal scores wherever they stand.
         cosines = (np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests))

@@ -255,7 +255,11 @@ class EvaluationConfig:
 class IndexConfig:
     """The ANN index of a release."""
 
-    types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-pq"], ...] = ("flat", "hnsw", "ivf")
+    types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-int4", "ivf-pq"], ...] = (
+        "flat",
+        "ivf",
+        "ivf-int4",
+    )
     """Index types that are tried, see ``hymirec_model/index_types.py``."""
     memory_mb: float | None = None
     """Largest size of the index in megabytes; types that do not fit are left out. Without one: any size."""
@@ -272,7 +276,8 @@ class IndexConfig:
         _positive(self, "neighbours", "queries")
         _share(self, "target_recall")
         require(
-            len(self.types) > 0, "IndexConfig.types is empty; allowed: one or more of flat, hnsw, ivf, ivf-int8, ivf-pq"
+            len(self.types) > 0,
+            "IndexConfig.types is empty; allowed: one or more of flat, hnsw, ivf, ivf-int8, ivf-int4, ivf-pq",
         )
         require(
             self.memory_mb is None or self.memory_mb > 0, f"memory_mb is {self.memory_mb}; allowed: above 0, or null"

@@ -10,8 +10,10 @@ Vectors are read a shard at a time, so a memory-mapped file larger than memory w
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from hymirec_model import index_types
 from hymirec_model.config import IndexConfig
 from hymirec_model.errors import InputError
 from hymirec_model.index_types import TYPES, IndexType
-from hymirec_model.vectors import check_vectors
+from hymirec_model.vectors import check_vectors, float32_rows
 
 Floats = npt.NDArray[np.floating]
 
@@ -99,27 +101,8 @@ def build_index(vectors: Floats, queries: Floats, config: IndexConfig) -> tuple[
         raise InputError(f"got {len(vectors)} vectors and {len(asked)} queries, at least one of each is required.")
     neighbours = min(config.neighbours, len(vectors))
     kinds = _kinds_that_fit(config, *vectors.shape)
-    with _one_thread():
-        floor = exact_floor(vectors, asked, neighbours)
-        tried: list[Trial] = []
-        best: tuple[Trial, Any] | None = None
-        for kind in sorted(
-            kinds, key=lambda kind: kind.least_cost(kind.ladder(len(vectors), neighbours)[0], len(vectors))
-        ):
-            index = None
-            for value in kind.ladder(len(vectors), neighbours):
-                if best is not None and kind.least_cost(value, len(vectors)) >= best[0].cost:
-                    break
-                if index is None:
-                    index = fill(index_types.train(kind, vectors, config.seed), vectors)
-                trial = _try(kind, value, index, vectors, asked, floor, neighbours)
-                tried.append(trial)
-                if trial.recall >= config.target_recall:
-                    if best is None or trial.cost < best[0].cost:
-                        best = (trial, index)
-                    break
-                if best is not None and trial.cost >= best[0].cost:
-                    break
+    with _one_thread() as threads:
+        best, tried = _cheapest(kinds, vectors, asked, neighbours, config, threads)
     if best is None:
         seen = ", ".join(f"{t.type} {t.setting} {t.recall:.4f}" for t in tried)
         raise InputError(
@@ -148,6 +131,24 @@ def fill(index: Any, vectors: Floats) -> Any:
         for _, shard in shards(vectors):
             index.add(shard)
     return index
+
+
+def fill_in_parts(kind: IndexType, empty: Any, vectors: Floats, threads: int) -> Any:
+    """The index of one type over vectors of shape (n, d), from a trained empty one, which is used up.
+
+    Each thread fills an index of its own with vectors that follow one another; merged in their order, these make the
+    index that one thread would have made, byte for byte. A graph is built by one thread.
+    """
+    import faiss
+
+    step = SHARD * max(1, math.ceil(len(vectors) / (SHARD * threads))) if index_types.merges(kind) else len(vectors)
+    starts = range(0, len(vectors), step)
+    parts = [empty, *(faiss.clone_index(empty) for _ in starts[1:])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        list(pool.map(lambda part, start: fill(part, vectors[start : start + step]), parts, starts))
+    for part, start in zip(parts[1:], starts[1:], strict=True):
+        parts[0].merge_from(part, start) if kind.inverted else parts[0].merge_from(part)
+    return index_types.packed(kind, parts[0])
 
 
 def shards(vectors: Floats) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
@@ -211,6 +212,36 @@ def tie_aware_recall(scores: Floats, floor: Floats) -> float:
     return float((scores >= floor[:, None] - TIE).mean())
 
 
+def _cheapest(
+    kinds: list[IndexType], vectors: Floats, queries: Floats, neighbours: int, config: IndexConfig, threads: int
+) -> tuple[tuple[Trial, Any] | None, list[Trial]]:
+    """The cheapest trial that reaches the target with its index, None where none does, and all trials; a type that
+    cannot become cheaper is not built."""
+    n = len(vectors)
+    floor = exact_floor(vectors, queries, neighbours)
+    centres: npt.NDArray[np.float32] = np.empty((0, vectors.shape[1]), np.float32)
+    tried: list[Trial] = []
+    best: tuple[Trial, Any] | None = None
+    for kind in sorted(kinds, key=lambda kind: kind.least_cost(kind.ladder(n, neighbours)[0], n, neighbours)):
+        index = None
+        for value in kind.ladder(n, neighbours):
+            if best is not None and kind.least_cost(value, n, neighbours) >= best[0].cost:
+                break
+            if kind.inverted and not len(centres):
+                centres = index_types.train_lists(vectors, config.seed)
+            if index is None:
+                index = fill_in_parts(kind, index_types.train(kind, vectors, config.seed, centres), vectors, threads)
+            trial = _try(kind, value, index, vectors, queries, floor, neighbours)
+            tried.append(trial)
+            if trial.recall >= config.target_recall:
+                if best is None or trial.cost < best[0].cost:
+                    best = (trial, index)
+                break
+            if best is not None and trial.cost >= best[0].cost:
+                break
+    return best, tried
+
+
 def _kinds_that_fit(config: IndexConfig, n: int, dim: int) -> list[IndexType]:
     kinds = [TYPES[name] for name in config.types]
     if config.memory_mb is None:
@@ -234,7 +265,7 @@ def _try(
     start = time.process_time()
     found = np.concatenate([index.search(queries[i : i + CALL], fetched)[1] for i in range(0, len(queries), CALL)])
     seconds = time.process_time() - start
-    cost = kind.cost * index_types.products(kind, index, len(queries))
+    cost = kind.search_cost(index_types.products(kind, index, len(queries)), neighbours)
     setting = ({"lists": index.nlist} if kind.inverted else {}) | ({kind.setting: value} if kind.setting else {})
     recall = tie_aware_recall(best_scores(vectors, queries, found, neighbours), floor)
     return Trial(kind.name, setting, recall, cost, 1e6 * seconds / len(queries))
@@ -246,22 +277,22 @@ def best_scores(vectors: Floats, queries: Floats, found: npt.NDArray[np.int64], 
     kept = []
     for start in range(0, len(queries), step):
         ids = found[start : start + step]
-        rows = np.asarray(vectors[ids.clip(0).ravel()], np.float32).reshape(*ids.shape, -1)
+        rows = float32_rows(vectors, ids.clip(0))
         scores = np.where(ids < 0, -np.inf, np.einsum("qfd,qd->qf", rows, queries[start : start + step]))
         kept.append(-np.partition(-scores, neighbours - 1, axis=1)[:, :neighbours])
     return np.concatenate(kept)
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Threads add to a graph in a race and sum in another order: index and recall would differ from run to
-    run."""
+def _one_thread() -> Iterator[int]:
+    """Keep faiss to one thread, and tell how many it had: threads add to a graph in a race and sum in another order, so
+    index and recall would differ from run to run."""
     import faiss
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        yield
+        yield threads
     finally:
         faiss.omp_set_num_threads(threads)
 

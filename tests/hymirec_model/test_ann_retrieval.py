@@ -108,7 +108,7 @@ def test_deeper_fetches_come_closer_to_the_exact_list(merge: Merge) -> None:
     assert shares == sorted(shares) and shares[0] > 0.7 and shares[-1] == 1
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivf-int8", "ivf-pq"])
+@pytest.mark.parametrize("kind", ["ivf", "ivf-int8", "ivf-int4", "ivf-pq"])
 def test_lists_are_full_over_an_inverted_file(kind: Any) -> None:
     """People often know all that the probed lists hold: then the others are searched too."""
     vectors, (interests, weights) = item_vectors(ITEMS), people(1, 20)

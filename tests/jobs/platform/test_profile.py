@@ -76,7 +76,7 @@ def test_a_misspelt_key_in_any_section(profile, section: str) -> None:
         ("gate:", "gate: seen nothing; allowed: a mapping of settings"),
         (
             "index: {types: [flat, hsnw]}",
-            "index.types.1: seen \"hsnw\" (text); allowed: 'flat', 'hnsw', 'ivf', 'ivf-int8' or 'ivf-pq'",
+            "index.types.1: seen \"hsnw\" (text); allowed: 'flat', 'hnsw', 'ivf', 'ivf-int8', 'ivf-int4' or 'ivf-pq'",
         ),
         ("codebook: {layers: 0}", "codebook: CodebookConfig.layers is 0; allowed: greater than 0"),
         ("name: 2024-01-01\ncodebook: {layers: x}", 'codebook.layers: seen "x" (text); allowed: integer'),
