@@ -15,6 +15,7 @@ pin() { # the line of requirements.txt that pins package $1
 java_major() { # major version of the java that Spark would start, 0 without one
   local java="${JAVA_HOME:+$JAVA_HOME/bin/}java" version
   version=$("$java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\)\.\{0,1\}\([0-9]*\).*/\1 \2/p' | head -n 1) || true
+  # shellcheck disable=SC2086  # two words
   set -- ${version:-0 0}
   if [ "$1" = 1 ]; then echo "${2:-0}"; else echo "$1"; fi
 }
