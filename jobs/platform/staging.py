@@ -57,6 +57,8 @@ def _finish(storage: Storage, folder: str) -> None:
     targets = json.loads(storage.read(f"{folder}/{_COMPLETE}") or b"{}")
     for target, names in targets.items():
         storage.put(f"{folder}/{target}", target, names)
+    for parent in {target.rpartition("/")[0] for target in targets}:
+        storage.sync(parent)
     storage.remove(folder)
 
 

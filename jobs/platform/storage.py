@@ -199,7 +199,6 @@ class Storage:
             if new.exists():
                 new.rename(old)
             (self.local / source).rename(new)
-            _sync_folder(new.parent)
             shutil.rmtree(old, ignore_errors=True)
             return
         self.filesystem.create_dir(self.path(folder), recursive=True)
@@ -209,6 +208,11 @@ class Storage:
             if name not in names:
                 self.filesystem.delete_file(self.path(folder, name))
         self.remove(source)
+
+    def sync(self, folder: str) -> None:
+        """Make what :meth:`put` has moved in a folder durable."""
+        if self.local is not None:
+            _sync_folder(self.local / folder)
 
     def abandoned(self, folder: str) -> bool:
         """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +157,47 @@ def test_times_of_no_day(bring: Callable[..., Summary], warehouse: Warehouse, ti
     with pytest.raises(ContractBreach, match="seen 2 of 101 rows that cannot be read"):
         bring({"user_id": ["v"] * 101, "item_id": ["a"] * 101, "timestamp": worse})
     assert sum(len(found) for found in days(warehouse).values()) == 99
+
+
+def test_rows_that_cannot_be_read_are_told_and_kept(
+    warehouse: Warehouse, tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, goods = tmp_path / "log.csv", tmp_path / "goods.csv"
+    lines = [f"u{n % 9},a,{n * 3600}" for n in range(98)]
+    log.write_text("\n".join(["who,item_id,timestamp", *lines, "u,a,yesterday", "x" * 2000]))
+    goods.write_text("item_id,title\na,A\nb,B\n")
+    options: dict[str, Any] = {"events": str(log), "items": str(goods), "columns": "user_id=who", "source": "csv"}
+    with pytest.raises(ContractBreach) as caught:
+        import_events.main(warehouse.uri, **options)
+    said = str(caught.value)
+    assert said.startswith(
+        "table events: seen 2 of 100 rows that cannot be read (1 events.line: not 3 columns, such as log.csv: xxxx"
+    )
+    assert "1 events.timestamp: no time, such as log.csv: {" in said and len(said) < 700
+    assert "allowed: a share of 0.01 (--max-bad-share)" in said
+    assert not warehouse.partitions("events") and not (Path(warehouse.uri) / "items").exists()
+    import_events.main(warehouse.uri, **options, max_bad_share=0.02)
+    assert "\nset aside, in imports/csv-" in capsys.readouterr().out
+    assert sum(len(rows) for rows in days(warehouse).values()) == 98
+    (record,) = (Path(warehouse.uri) / "imports").iterdir()
+    assert str(record) in said, "the same files have one record"
+    rows = pq.read_table(record / "part-00000.parquet").to_pylist()
+    assert [(row["table_name"], row["column_name"], row["reason"], row["file"], len(row["row"])) for row in rows] == [
+        ("events", "line", "not 3 columns", "log.csv", 1000),
+        ("events", "timestamp", "no time", "log.csv", 52),
+    ]
+    assert json.loads((record / "summary.json").read_text())["set_aside"] == {
+        "events.line: not 3 columns": 1,
+        "events.timestamp: no time": 1,
+    }
+
+
+def test_lines_that_an_open_quote_swallows_count(warehouse: Warehouse, tmp_path: Path, spark: SparkSession) -> None:
+    log, goods = tmp_path / "log.csv", tmp_path / "goods.csv"
+    log.write_text("user_id,item_id,timestamp\nu,1,0\n")
+    goods.write_text("item_id,title\n1,A\n" + '2,"open\n' + "".join(f"{n},B\n" for n in range(3, 100)))
+    with pytest.raises(ContractBreach, match="table items: seen 98 of 99 rows that cannot be read"):
+        import_events.main(warehouse.uri, source="csv", events=str(log), items=str(goods), max_bad_share=0.5)
 
 
 def test_missing_columns_and_empty_files(bring: Callable[..., Summary]) -> None:

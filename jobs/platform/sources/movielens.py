@@ -104,9 +104,9 @@ def find(given: Given) -> Found:
     """
     if not given.data:
         raise JobError("--source movielens needs a folder: seen none; allowed: --data FOLDER")
-    names = {name for release in RELEASES for name in (release.ratings, release.movies)}
+    names = tuple(name for release in RELEASES for name in (release.ratings, release.movies))
     pairs = [f"{release.ratings} with {release.movies}" for release in RELEASES]
-    files = find_files("data", given.data, tuple(names))
+    files = find_files("data", given.data, names)
     by_name = {path.rpartition("/")[2]: path for path in files.sizes}
     found = [release for release in RELEASES if {release.ratings, release.movies} <= by_name.keys()]
     if len(found) != 1 or len(files.sizes) != 2:

@@ -137,7 +137,7 @@ def find_set(
     if not all(1 <= len(names) <= most for names in found.values()):
         seen = " and ".join(f"{len(names)} of {table} ({', '.join(names)})" for table, names in found.items())
         raise JobError(
-            f"--data {given.data}: seen {len(tables)} files, {seen}; allowed: {'one' if most == 1 else 'some'} of each, "
+            f"--data {given.data}: seen {len(tables)} files, {seen}; allowed: {most if most == 1 else 'any'} of each, "
             "or --events PATH and --items PATH"
         )
     return files.only(found["events"]), files.only(found["items"])
