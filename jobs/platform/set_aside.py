@@ -41,12 +41,11 @@ class Fault:
 
 
 def count_rows(table: str, rows: DataFrame) -> tuple[int, list[Fault]]:
-    """Rows that can be read, and the faults of the others; a row that swallowed lines counts as those lines."""
-    lines = F.length("row") - F.length(F.replace("row", F.lit("\n"), F.lit(""))) + 1
+    """Rows that can be read, and the faults of the others."""
     first = F.min(F.struct("file", F.substring("row", 1, _EXAMPLE_CHARS).alias("row"))).alias("first")
-    weight = F.sum(F.when(F.col("reason").isNull(), 1).otherwise(lines)).alias("rows")
+    counted = rows.groupBy("column_name", "reason").agg(F.count(F.lit(1)).alias("rows"), first)
     good, faults = 0, []
-    for found in rows.groupBy("column_name", "reason").agg(weight, first).orderBy("column_name", "reason").collect():
+    for found in counted.orderBy("column_name", "reason").collect():
         if found.reason is None:
             good = found.rows
         else:

@@ -6,14 +6,18 @@ text of an item may have several lines, one of an event may not: so a log is rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, Contract
 from jobs.platform.sources.own_files import names_in_file, need_events, say_unused
-from jobs.platform.sources.shape import Files, Found, Given, Read, find_files
+from jobs.platform.sources.records import read_records
+from jobs.platform.sources.shape import FAULT_COLUMNS, Files, Found, Given, Read, find_files
 from jobs.platform.sources.text import Layout, events_of, header_of, items_of, read_head, read_separated
+from jobs.platform.storage import Storage
 
 ENDINGS = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _SEPARATORS = (",", ";", "\t", "|")
@@ -48,13 +52,32 @@ def csv_texts(table: str, files: Files, contract: Contract, columns: Mapping[str
     say_unused(table, unused)
 
     def read(spark: SparkSession) -> DataFrame:
-        rows = None
+        parts = []
         for (separator, header), names in groups.items():
-            layout = Layout(names=header, separator=separator, records=table == "items")
-            paths = files.only(names).paths
-            part = read_separated(spark, paths, layout, wanted[separator, header])
-            rows = part if rows is None else rows.unionByName(part, allowMissingColumns=True)
-        assert rows is not None
-        return rows
+            group, ours = files.only(names), wanted[separator, header]
+            if table == "items":
+                parts.append(_read_records(spark, group, separator, header, ours))
+            else:
+                parts.append(read_separated(spark, group.paths, Layout(names=header, separator=separator), ours))
+        return reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts)
 
     return read
+
+
+def _read_records(
+    spark: SparkSession, files: Files, separator: str, header: Sequence[str], wanted: Mapping[str, str]
+) -> DataFrame:
+    """Text columns of files whose texts may have several lines; one task a file."""
+    uri, width = files.storage.uri, len(header)
+    places = {ours: header.index(theirs) for ours, theirs in wanted.items()}
+
+    def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for name in batch.column("name").to_pylist():
+                yield from read_records(Storage(uri), name, separator, width, places)
+
+    names = spark.createDataFrame([(name,) for name in files.sizes], "name string").repartition(
+        len(files.sizes), "name"
+    )
+    schema = ", ".join(f"`{column}` string" for column in (*places, *FAULT_COLUMNS))
+    return names.mapInArrow(parse, schema)

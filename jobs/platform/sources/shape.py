@@ -19,6 +19,11 @@ from jobs.platform.errors import JobError
 from jobs.platform.storage import Storage
 
 FAULT_COLUMNS = ("file", "row", "column_name", "reason")
+LINE = "line"
+"""Column that the reasons of a whole line name."""
+NO_UTF_8 = "not UTF-8"
+BYTES = "ISO-8859-1"
+"""Encoding with a character for each byte."""
 Read = Callable[[SparkSession], DataFrame]
 
 

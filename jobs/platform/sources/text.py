@@ -15,13 +15,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from jobs.platform.errors import JobError
-from jobs.platform.sources.shape import FAULT_COLUMNS, Files, TimeUnit, with_faults
+from jobs.platform.sources.shape import BYTES, FAULT_COLUMNS, LINE, NO_UTF_8, Files, TimeUnit, with_faults
 
 MISSING, NO_TIME, NO_NUMBER, NO_INTEGER = "missing", "no time", "no number", "no integer"
-NO_JSON, NO_UTF_8, OPEN_QUOTE = "not one JSON object", "not UTF-8", "a quote that is not closed"
-LINE = "line"
-"""Column that the reasons of a whole line name."""
-_BYTES = "ISO-8859-1"  # a character for each byte
+NO_JSON = "not one JSON object"
 _HEAD_BYTES = 1 << 20
 # The import ends at a line with more, which no file has that is as it should be.
 _MOST_COLUMNS, _MOST_CHARS = 1_000_000, 10_000_000
@@ -37,8 +34,6 @@ class Layout:
     quote: str = '"'
     """Around texts with separators in them, doubled inside them; empty where there are no quotes."""
     header: bool = True
-    records: bool = False
-    """Whether a quoted text may have several lines; such a file is read by one task."""
     old: bool = False
     """Whether a text that is not UTF-8 is ISO-8859-1."""
 
@@ -72,7 +67,7 @@ def header_of(line: str, separators: Sequence[str] = (",",)) -> tuple[str, tuple
 
 
 def read_separated(spark: SparkSession, paths: Sequence[str], layout: Layout, wanted: Mapping[str, str]) -> DataFrame:
-    """Text columns of files with separators.
+    """Text columns of files with separators, a record a line.
 
     Parameters
     ----------
@@ -88,7 +83,7 @@ def read_separated(spark: SparkSession, paths: Sequence[str], layout: Layout, wa
     raw = (
         spark.read.schema(schema)
         .options(sep=layout.separator, quote=layout.quote, escape=layout.quote, header=layout.header)
-        .options(multiLine=layout.records, encoding=_BYTES, maxColumns=_MOST_COLUMNS, maxCharsPerColumn=_MOST_CHARS)
+        .options(encoding=BYTES, maxColumns=_MOST_COLUMNS, maxCharsPerColumn=_MOST_CHARS)
         .options(mode="PERMISSIVE", columnNameOfCorruptRecord="_line", columnPruning=False)
         .csv(list(paths))
     )
@@ -104,12 +99,7 @@ def read_separated(spark: SparkSession, paths: Sequence[str], layout: Layout, wa
         F.when(F.col("_line").isNotNull(), f"not {len(layout.names)} columns").alias("reason"),
         *(F.col(numbers[theirs]).alias(f"_{ours}") for ours, theirs in wanted.items()),
     )
-    faults = {}
-    for ours in wanted:
-        raw_text = F.col(f"_{ours}")
-        faults[ours, NO_UTF_8] = raw_text.isNotNull() & F.col(ours).isNull()
-        if layout.records:  # such a text has swallowed the lines up to the next quote
-            faults[ours, OPEN_QUOTE] = raw_text.startswith('"') & raw_text.contains("\n")
+    faults = {(ours, NO_UTF_8): F.col(f"_{ours}").isNotNull() & F.col(ours).isNull() for ours in wanted}
     return with_faults(rows, faults).select(*wanted, *FAULT_COLUMNS)
 
 
@@ -184,5 +174,5 @@ def _blank(name: str) -> Column:
 
 def _decoded(raw: Column, old: bool) -> Column:
     """Text of bytes that were read as a character each; null where it is not UTF-8, unless that is ``old``."""
-    text = F.try_validate_utf8(F.encode(raw, _BYTES).cast("string"))
+    text = F.try_validate_utf8(F.encode(raw, BYTES).cast("string"))
     return F.coalesce(text, raw) if old else text

@@ -17,21 +17,34 @@ from jobs.platform.staging import FOLDER, staged
 from jobs.platform.storage import Storage
 
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
-# Dies by kill -9 at its n-th rename, with which every step of a switch begins.
+# Each child dies by kill -9 at its n-th rename; every step of a switch is one.
 DIES = """
 import os, signal, sys
-from tests_staging import write
-left = int(sys.argv[2])
-def hook(event, arguments):
-    global left
-    if event == "os.rename":
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
-write(sys.argv[1], "new")
-print("left", left)
+import pandas  # here, or pyarrow loads it in every child
+from test_staging import write
+
+def dies(folder, renames):
+    write(folder, "old")
+    left = renames
+
+    def hook(event, arguments):
+        nonlocal left
+        if event == "os.rename":
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    write(folder, "new")
+    os._exit(0)
+
+for renames in range(int(sys.argv[2])):
+    child = os.fork()
+    if not child:
+        dies(f"{sys.argv[1]}/{renames}", renames)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+RENAMES = 1 + 2 * 4  # the mark of completeness, and for each folder the old one away and the new one in
 
 
 def write(root: str, value: str, storage: Storage | None = None) -> None:
@@ -56,20 +69,19 @@ def states(value: str) -> dict[str, list[str]]:
     return {name: [value] for name in ("items", *(f"events/ds={ds}" for ds in DAYS))}
 
 
-@pytest.mark.parametrize("renames", range(14))
-def test_killed_at_every_step(tmp_path: Path, repository: Path, renames: int) -> None:
-    write(str(tmp_path), "old")
-    (tmp_path / "dies.py").write_text(DIES)
-    (tmp_path / "tests_staging.py").write_text(Path(__file__).read_text())
-    env = {**os.environ, "PYTHONPATH": str(repository)}
-    command = [sys.executable, str(tmp_path / "dies.py"), str(tmp_path), str(renames)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == (-9 if renames < 13 else 0), done.stderr
-    complete = list((tmp_path / FOLDER).glob("*/_complete.json"))
-    with staged(Storage(str(tmp_path))) as folder:  # of another import, which comes to nothing
-        (tmp_path / folder).mkdir()
-    after = "new" if complete or renames == 13 else "old"
-    assert read(tmp_path) == states(after)
+def test_killed_at_every_step(tmp_path: Path, repository: Path) -> None:
+    path = os.pathsep.join([str(repository), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", DIES, str(tmp_path), str(RENAMES + 1)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["-9"] * RENAMES + ["0"], done.stderr
+    for renames in range(RENAMES + 1):
+        root = tmp_path / str(renames)
+        complete = renames == RENAMES or list((root / FOLDER).glob("*/_complete.json"))
+        assert complete or read(root) == states("old")
+        with pytest.raises(ValueError, match="nothing"), staged(Storage(str(root))):  # the next import, also a vain one
+            raise ValueError("nothing")
+        assert read(root) == states("new" if complete else "old"), renames
+        assert bool(complete) == (renames > 0)
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
