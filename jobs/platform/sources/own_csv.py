@@ -73,7 +73,7 @@ def _read_records(
 
     def parse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            for name in batch.column("name").to_pylist():
+            for name in batch.to_pydict()["name"]:
                 yield from read_records(Storage(uri), name, separator, width, places)
 
     names = spark.createDataFrame([(name,) for name in files.sizes], "name string").repartition(

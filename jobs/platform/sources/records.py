@@ -11,6 +11,7 @@ import io
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import IO, cast
 
 import pyarrow as pa
 
@@ -79,7 +80,7 @@ def read_records(
     kind = "gzip" if name.endswith(".gz") else None
     with storage.filesystem.open_input_stream(storage.path(name), compression=kind) as stream:
         # A character for each byte, so that a text that is not UTF-8 spoils no other.
-        lines = io.TextIOWrapper(stream, encoding=BYTES, newline="")
+        lines = io.TextIOWrapper(cast(IO[bytes], stream), encoding=BYTES, newline="")
         found = itertools.islice(records(lines, separator), 1, None)
         while part := list(itertools.islice(found, _BATCH_ROWS)):
             rows = [_row(fields, text, width, places, file) for fields, text in part]
