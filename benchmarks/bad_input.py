@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from benchmarks.bad_lines import import_lines
 from benchmarks.bad_rows import import_files, judge_rows
 from hymirec_model.errors import HymirecError
 from jobs.platform import manifest, names
@@ -49,7 +50,7 @@ class Cases:
 
 
 def fuzz(cases: int, random_seed: int) -> dict[str, Any]:
-    """Run at least so many cases: a quarter of them rows, the others names, columns, profiles and files."""
+    """Run at least so many cases: a quarter of them rows, the others names, columns, profiles, files and lines."""
     found = Cases()
     share = -(-cases // 4)
     for kind, strategy, judge, count in (
@@ -66,6 +67,9 @@ def fuzz(cases: int, random_seed: int) -> dict[str, Any]:
     found.wrong += wrong
     files, wrong = import_files(max(5, share // 60), random_seed)
     found.tried["imported file"] += files
+    found.wrong += wrong
+    lines, wrong = import_lines(share, random_seed)
+    found.tried["imported line"] += lines
     found.wrong += wrong
     return found.row()
 

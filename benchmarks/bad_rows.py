@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from benchmarks import bad_input
 from hymirec_model.errors import HymirecError
 from jobs.check_inputs import BAD_ITEM, NO_ITEM, check_inputs, find_inputs
-from jobs.import_events import LATEST, find_files, import_tables, read_files
-from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE
+from jobs.import_events import LATEST, import_found
 from jobs.platform.profile import ContractConfig
+from jobs.platform.sources import own_parquet
+from jobs.platform.sources.shape import Given
 from jobs.platform.spark import session
 from jobs.platform.warehouse import Warehouse
 
@@ -201,11 +202,9 @@ def _judge_import(case: Any) -> str | None:
         source.mkdir()
         pq.write_table(pa.Table.from_arrays(arrays, names), source / "events.parquet")
         pq.write_table(pa.table(items), source / "items.parquet")
-        spark = session("bad files")
+        given = Given(events=f"{source}/events.parquet", items=f"{source}/items.parquet")
         try:
-            events = read_files(spark, find_files("events", str(source / "events.parquet"), EVENTS_FILE))
-            catalogue = read_files(spark, find_files("items", str(source / "items.parquet"), ITEMS_FILE))
-            import_tables(events, catalogue, wh)
+            import_found(own_parquet.find(given), wh, "parquet", max_bad_share=0)
         except HymirecError as error:
             if wh.partitions("events") or wh.storage.files("items"):
                 return f"{error}: but something was written, of {case}"

@@ -74,7 +74,7 @@ def complete_journey_arrivals() -> pd.DataFrame:
     none)."""
     from pyspark.sql import functions as F
 
-    from jobs.platform.built_in import complete_journey
+    from jobs.platform.sources.complete_journey import complete_journey
     from jobs.platform.spark import session
 
     events, items = complete_journey(session("benchmark"))

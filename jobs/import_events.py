@@ -1,67 +1,44 @@
 """Bring logs and a catalogue into a warehouse, as its input tables ``events`` and ``items``.
 
     python -m jobs.import_events --source completejourney --warehouse var/warehouse
-    python -m jobs.import_events --source parquet --events F --items F --warehouse URI
+    python -m jobs.import_events --source csv --events F --items F --columns user_id=customer --warehouse URI
+    python -m jobs.import_events --source movielens --data FOLDER --warehouse URI
 
-Files are Parquet, each a file or a folder of files:
+Sources are the modules of jobs.platform.sources. Spark reads and writes all rows; this process sees only examples.
 
-- events: user_id, item_id, timestamp (int64 seconds since 1970 in UTC, or a timestamp), optionally event,
-  weight, seq (the order of events with equal timestamps);
-- items: item_id, title, optionally description, category, image_vector, updated_at.
-
-Each day in the file replaces that day in the warehouse, other days stay; the items file replaces the
-catalogue, and without one the catalogue stays. Rows are taken as they are: check_inputs judges them. The
-Complete Journey takes about a minute on 2 cores.
+Each day in the files replaces that day in the warehouse, other days stay; the items replace the catalogue, and
+without them the catalogue stays. All of it takes effect at once, when it is complete: see jobs.platform.staging.
+Rows that cannot be read are set aside, see jobs.platform.set_aside; the others are taken as they are, and
+check_inputs judges them.
 """
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.platform import cli
-from jobs.platform.built_in import complete_journey
-from jobs.platform.contracts import (
-    EVENTS_FILE,
-    ITEMS_FILE,
-    NANOSECONDS,
-    Contract,
-    check_columns,
-    read_footers,
-    spark_schema,
-)
-from jobs.platform.errors import JobError, SchemaError
+from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, read_footers
+from jobs.platform.errors import JobError
+from jobs.platform.profile import ContractConfig
+from jobs.platform.set_aside import Fault, check_share, count_rows, record_name, write_record
+from jobs.platform.sources import SOURCES
+from jobs.platform.sources.own_files import OPTIONS, parse_columns
+from jobs.platform.sources.shape import FAULT_COLUMNS, Found, Given, TimeUnit, with_faults
 from jobs.platform.spark import session
+from jobs.platform.staging import staged
 from jobs.platform.storage import Storage
 from jobs.platform.warehouse import INPUT_TABLES, Warehouse
 
 LATEST = 4102444800  # 2100-01-01: a later time means that the unit is not seconds
+NO_DAY = "not from 1970 to 2100 (--time-unit says what a number counts)"
 ROWS_A_FILE = 1_000_000
-_STAGING = ".import"  # a name that no listing of tables or data shows
-
-
-class Source(StrEnum):
-    """Where the data come from."""
-
-    completejourney = "completejourney"
-    parquet = "parquet"
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """The user's files of one table."""
-
-    table: str
-    paths: list[str]
-    types: dict[str, str]
-    """Type of each column, by the names of jobs.platform.contracts."""
+_DEFAULT_SHARE = ContractConfig().max_bad_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,52 +54,91 @@ class Summary:
     catalogue: int
     kept: bool = False
     """Whether the catalogue is the one that was there."""
+    set_aside: tuple[Fault, ...] = ()
+    record: str = ""
+    """Folder of the rows that were set aside."""
 
     def __str__(self) -> str:
+        bad = "".join(f"\n  {fault}" for fault in self.set_aside)
         return (
             f"events: {self.rows:,} rows, {self.users:,} users, {self.items:,} items, {self.days:,} days "
             f"from {self.first_ds} to {self.last_ds}\n"
             f"items:  {self.catalogue:,} rows{', kept as they were' if self.kept else ''}"
+            + (f"\nset aside, in {self.record}:{bad}" if bad else "")
         )
 
 
 def main(
     warehouse: cli.WarehouseOption,
-    source: Annotated[Source, typer.Option(help="Data that is built in, or files of your own.")] = Source.parquet,
+    source: Annotated[str, cli.choice("--source", tuple(SOURCES), "Format of what is imported.")] = "parquet",
     events: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Events: a Parquet file or a folder of them.")
+        str | None, typer.Option(metavar="PATH", help="Events: a file or a folder of them.", show_default=False)
     ] = None,
     items: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Items, likewise; left out, the warehouse keeps its catalogue."),
+        typer.Option(
+            metavar="PATH", help="Items, likewise; left out, the warehouse keeps its catalogue.", show_default=False
+        ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of a data set: movielens, amazon-2023, pixelrec.", show_default=False
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OURS=YOURS,…",
+            help="Your names for columns of the events, such as user_id=customer,timestamp=ts.",
+            show_default=False,
+        ),
+    ] = None,
+    item_columns: Annotated[
+        str | None,
+        typer.Option(metavar="OURS=YOURS,…", help="Your names for columns of the items.", show_default=False),
+    ] = None,
+    time_unit: Annotated[TimeUnit, typer.Option(help="What a time that is a number counts.")] = TimeUnit.seconds,
+    max_bad_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of a table's rows that may be unreadable.")
+    ] = _DEFAULT_SHARE,
 ) -> None:
     """Bring events and items into a warehouse.
 
-    Events need the columns user_id, item_id, timestamp (int64 seconds in UTC, or a timestamp) and may have
-    event, weight, seq. Items need item_id and title, and may have description, category, image_vector,
-    updated_at. Days in the file replace those days in the warehouse; the items replace the catalogue.
+    parquet, csv and jsonl are files of your own. Events need the columns user_id, item_id, timestamp (seconds
+    since 1970 in UTC, or a time) and may have event, weight, seq. Items need item_id and title, and may have
+    description, category, image_vector, updated_at.
+
+    Days in the files replace those days in the warehouse; the items replace the catalogue. Rows that cannot be
+    read are set aside and told at the end. An import that is cut short changes nothing, or is finished by the next.
     """
+    given = Given(
+        data=data,
+        events=events,
+        items=items,
+        columns=parse_columns(OPTIONS["events"], columns, EVENTS_FILE),
+        item_columns=parse_columns(OPTIONS["items"], item_columns, ITEMS_FILE),
+        time_unit=time_unit,
+    )
     wh = Warehouse(warehouse)
-    item_rows: DataFrame | None
-    if source is Source.parquet:
-        if not events:
-            raise JobError("--source parquet needs files: seen no events; allowed: --events PATH and --items PATH")
-        if not items:
-            wh.items()  # there has to be a catalogue to keep
-        for table, path in {"events": events, "items": items}.items():
-            if path:
-                check_outside(table, path, wh)
-        found = find_files("events", events, EVENTS_FILE)
-        item_files = find_files("items", items, ITEMS_FILE) if items else None
-        spark = session("import_events")
-        event_rows = read_files(spark, found)
-        item_rows = read_files(spark, item_files) if item_files else None
-    else:
-        if events or items:
-            raise JobError(f"--source {source} brings its own data; allowed: no --events and no --items")
-        event_rows, item_rows = complete_journey(session("import_events"))
-    print(import_tables(event_rows, item_rows, wh))
+    check_options(source, given)
+    for option, path in {"events": events, "items": items, "data": data}.items():
+        if path:
+            check_outside(option, path, wh)
+    found = SOURCES[source].find(given)
+    if found.items is None:
+        wh.items()  # there has to be a catalogue to keep
+    print(import_found(found, wh, source, max_bad_share))
+
+
+def check_options(source: str, given: Given) -> None:
+    """Refuse options that a source would not heed."""
+    takes = SOURCES[source].takes
+    default = Given()
+    for name in (field.name for field in fields(Given)):
+        if name not in takes and getattr(given, name) != getattr(default, name):
+            allowed = ", ".join(f"--{name.replace('_', '-')}" for name in takes) or "none: it brings its own data"
+            raise JobError(f"--source {source}: seen --{name.replace('_', '-')}; allowed: {allowed}")
 
 
 def check_outside(table: str, path: str, warehouse: Warehouse) -> None:
@@ -140,72 +156,17 @@ def check_outside(table: str, path: str, warehouse: Warehouse) -> None:
             )
 
 
-def find_files(table: str, path: str, contract: Contract) -> Files:
-    """Find the user's Parquet files and check their columns.
+def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share: float = _DEFAULT_SHARE) -> Summary:
+    """Read what a source has found and write the input tables, one file a day for events.
 
     Parameters
     ----------
-    table : str
-        ``events`` or ``items``, for messages.
-    path : str
-        A file or a folder of files.
-    contract : tuple of Column
-        Columns that the files may have; others are left out, with a printed line.
-
-    Raises
-    ------
-    SchemaError
-        If a column is missing or has a wrong type.
-    JobError
-        If there is no Parquet file.
-    """
-    parent, _, name = path.rstrip("/").rpartition("/")
-    storage = Storage(parent or ("/" if path.startswith("/") else "."))
-    names = [name]
-    if not storage.existing(names)[0]:
-        names = [f"{name}/{file}" for file in storage.files(name) if file.endswith(".parquet")]
-    if not names:
-        raise JobError(f"--{table} {path}: seen no Parquet file there; allowed: a Parquet file or a folder of them")
-    facts = read_footers(storage.filesystem, storage.root, names)
-    types = check_columns(table, facts, contract)
-    unused = sorted({column for file in facts for column in file.types} - {column.name for column in contract})
-    if unused:
-        print(f"{table}: columns that are not used: {', '.join(unused)}")
-    return Files(table, [storage.spark_path(name) for name in names], types)
-
-
-def read_files(spark: SparkSession, files: Files) -> DataFrame:
-    """Read the user's files, with ids as text and times as int64 seconds."""
-    rows = spark.read.schema(spark_schema(files.types)).parquet(*files.paths)
-    integers = [column for column, kind in files.types.items() if column.endswith("_id") and kind != "string"]
-    if integers:
-        print(f"{files.table}: integer ids become text: {', '.join(integers)}")
-    for column in integers:
-        rows = rows.withColumn(column, F.col(column).cast("string"))
-    if files.table == "events":
-        kind, time = files.types["timestamp"], F.col("timestamp")
-        if kind == "timestamp":
-            time = F.unix_seconds(time)
-        elif kind == NANOSECONDS:
-            time = F.floor(time / 1_000_000_000)
-        rows = rows.withColumn("timestamp", time.cast("bigint"))
-        for column, kind in {"seq": "int", "weight": "float"}.items():
-            if column in files.types:
-                rows = rows.withColumn(column, F.expr(f"try_cast({column} AS {kind})"))
-    return rows
-
-
-def import_tables(events: DataFrame, items: DataFrame | None, warehouse: Warehouse) -> Summary:
-    """Write the input tables, one file a day for events.
-
-    Parameters
-    ----------
-    events : pyspark.sql.DataFrame
-        user_id, item_id: string; timestamp: int64 seconds; optionally event, weight, seq.
-    items : pyspark.sql.DataFrame or None
-        item_id and title: string; optionally description, category, image_vector, updated_at. None keeps the
-        catalogue that is there.
+    found : Found
     warehouse : Warehouse
+    source : str
+        Name of the source, for the record of rows that are set aside.
+    max_bad_share : float
+        Largest share of a table's rows that may be unreadable, 0 to 1.
 
     Returns
     -------
@@ -214,60 +175,75 @@ def import_tables(events: DataFrame, items: DataFrame | None, warehouse: Warehou
     Raises
     ------
     JobError
-        If a table is empty, or a timestamp is null or not in seconds; nothing is written then.
+        If a table is empty, or too many of its rows cannot be read; the input tables stay as they were.
     """
-    day = F.date_format(F.timestamp_seconds("timestamp"), "yyyy-MM-dd")
-    outside = ~F.col("timestamp").between(0, LATEST)
+    spark = session("import_events")
+    tables = {"events": set_aside(with_day(found.events(spark)))}
+    if found.items:
+        tables["items"] = set_aside(found.items(spark))
+    tables = {name: rows.persist() for name, rows in tables.items()}
+    counted = {name: count_rows(name, rows) for name, rows in tables.items()}
+    faults = [fault for _, some in counted.values() for fault in some]
+    record = ""
+    if faults:
+        record = write_record(warehouse.storage, record_name(source, found.files), faults, tables, found.files)
+    for name, (good, bad) in counted.items():
+        if good == 0 and not bad:
+            raise JobError(f"table {name}: seen 0 rows; allowed: 1 or more")
+        check_share(name, good, bad, max_bad_share, warehouse.storage.spark_path(record))
+    good_rows = {name: rows.filter("reason IS NULL").drop(*FAULT_COLUMNS) for name, rows in tables.items()}
+    with staged(warehouse.storage) as folder:
+        if found.items:
+            files = -(-counted["items"][0] // ROWS_A_FILE)
+            good_rows["items"].coalesce(files).write.parquet(warehouse.storage.spark_path(folder, "items"))
+        write_events(good_rows["events"], warehouse.storage.spark_path(folder, "events"))
+    catalogue = counted["items"][0] if found.items else rows_of_items(warehouse)
+    summary = summarize(good_rows["events"], catalogue, found.items is None, faults, record)
+    for rows in tables.values():
+        rows.unpersist()
+    return summary
+
+
+def with_day(events: DataFrame) -> DataFrame:
+    """Mark events whose time belongs to no day."""
+    inside = F.coalesce(F.col("timestamp").between(0, LATEST), F.lit(False))
+    return with_faults(events, {("timestamp", NO_DAY): ~inside})
+
+
+def set_aside(rows: DataFrame) -> DataFrame:
+    """Keep where rows come from, and what they are, only where they cannot be read."""
+    bad = F.col("reason").isNotNull()
+    return rows.withColumns({name: F.when(bad, F.col(name)) for name in ("file", "row")})
+
+
+def write_events(events: DataFrame, path: str) -> None:
+    """Write events as one file a day, in an order that is always the same."""
+    # By number, or Spark folds a log of thousands of thin days into one writer.
+    writers = int(str(events.sparkSession.conf.get("spark.sql.shuffle.partitions")))
+    (
+        events.withColumn("ds", F.date_format(F.timestamp_seconds("timestamp"), "yyyy-MM-dd"))
+        .repartition(writers, "ds")
+        .sortWithinPartitions("ds", "timestamp", *(name for name in events.columns if name != "timestamp"))
+        .write.partitionBy("ds")
+        .parquet(path)
+    )
+
+
+def summarize(events: DataFrame, catalogue: int, kept: bool, faults: list[Fault], record: str) -> Summary:
+    """Count what was written."""
     facts = events.agg(
         F.count(F.lit(1)).alias("rows"),
-        F.count_if(F.col("timestamp").isNull()).alias("nulls"),
-        F.count_if(outside).alias("outside"),
         F.min("timestamp").alias("first"),
         F.max("timestamp").alias("last"),
         F.count_distinct("user_id").alias("users"),
         F.count_distinct("item_id").alias("items"),
-        F.count_distinct(F.when(outside, None).otherwise(F.floor(F.col("timestamp") / 86400))).alias("days"),
+        F.count_distinct(F.floor(F.col("timestamp") / 86400)).alias("days"),
     ).first()
     assert facts is not None
-    catalogue = rows_of_items(warehouse) if items is None else items.count()
-    if facts.rows == 0 or catalogue == 0:
-        raise JobError(f"table {'items' if facts.rows else 'events'}: seen 0 rows; allowed: 1 or more")
-    allowed = "int64 seconds since 1970-01-01 UTC up to the year 2100 (not milliseconds), or a timestamp type"
-    if facts.nulls:
-        raise SchemaError("events", "timestamp", f"null in {facts.nulls:,} of {facts.rows:,} rows", allowed)
-    if facts.outside:
-        seen = f"{facts.outside:,} of {facts.rows:,} values outside, from {facts.first} to {facts.last}"
-        raise SchemaError("events", "timestamp", seen, allowed)
-
-    if items is not None:
-        write_items(items.coalesce(-(-catalogue // ROWS_A_FILE)), warehouse)
-    # By number, or Spark folds a log of thousands of thin days into one writer.
-    writers = int(str(events.sparkSession.conf.get("spark.sql.shuffle.partitions")))
-    (
-        events.withColumn("ds", day)
-        .repartition(writers, "ds")
-        .sortWithinPartitions("ds", "timestamp")
-        .write.mode("overwrite")
-        .option("partitionOverwriteMode", "dynamic")
-        .partitionBy("ds")
-        .parquet(warehouse.storage.spark_path("events"))
-    )
     first, last = _day(facts.first), _day(facts.last)
-    return Summary(facts.rows, facts.users, facts.items, facts.days, first, last, catalogue, items is None)
-
-
-def write_items(items: DataFrame, warehouse: Warehouse) -> None:
-    """Replace the catalogue when the new one is complete, and not before."""
-    storage = warehouse.storage
-    for name in storage.folders(_STAGING):
-        if storage.abandoned(f"{_STAGING}/{name}"):
-            storage.remove(f"{_STAGING}/{name}")  # its import was killed
-    folder = f"{_STAGING}/{uuid.uuid4().hex}"
-    try:
-        items.write.parquet(storage.spark_path(folder))
-        storage.put(folder, "items")
-    finally:
-        storage.remove(folder)
+    return Summary(
+        facts.rows, facts.users, facts.items, facts.days, first, last, catalogue, kept, tuple(faults), record
+    )
 
 
 def rows_of_items(warehouse: Warehouse) -> int:

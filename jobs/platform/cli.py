@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     os.strerror(errno.ENOSPC): ("disk", "allowed: room for what the job writes; free some and run it again", 75),
-    "[FAILED_READ_FILE": ("input", "allowed: undamaged Parquet; import the file again", JobError.exit_code),
+    "[FAILED_READ_FILE": ("input", "allowed: an undamaged file; import it again", JobError.exit_code),
 }
 """What errors of other libraries say, and from it: where it is, what to do, and the exit code."""
 _SHOWN = 200  # characters of such an error around these words
@@ -39,7 +39,9 @@ def check_ds(value: str) -> str:
     raise typer.BadParameter(f"seen {value!r}; allowed: a day written YYYY-MM-DD, such as 2017-12-24")
 
 
-def _choice(name: str, words: tuple[str, ...], text: str) -> Any:
+def choice(name: str, words: tuple[str, ...], text: str) -> Any:
+    """An option that takes one of some words."""
+
     def check(value: str | None) -> str | None:
         if value not in (None, *words):
             raise typer.BadParameter(f"seen {value!r}; allowed: {', '.join(words)}")
@@ -80,16 +82,16 @@ RefreshIdOption = Annotated[
         show_default=False,
     ),
 ]
-RetrainOption = Annotated[str | None, _choice("--retrain", RETRAIN, "Overrides the profile's retrain.")]
+RetrainOption = Annotated[str | None, choice("--retrain", RETRAIN, "Overrides the profile's retrain.")]
 RecodeOption = Annotated[
     str | None,
-    _choice(
+    choice(
         "--recode",
         RECODE,
         "always: fit a new codebook, which merges its generations and changes the codes of all items.",
     ),
 ]
-PromoteOption = Annotated[str | None, _choice("--promote", PROMOTE, "Overrides the profile's promote.")]
+PromoteOption = Annotated[str | None, choice("--promote", PROMOTE, "Overrides the profile's promote.")]
 
 
 def refresh_id_or_default(refresh_id: str | None, ds: str) -> str:

@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -178,27 +179,40 @@ class Storage:
         if self.existing([path])[0]:
             self.filesystem.delete_file(self.path(path))
 
-    def put(self, source: str, folder: str) -> None:
-        """Put a finished folder in the place of another; a crash never loses both.
+    def put(self, source: str, folder: str, names: Collection[str]) -> None:
+        """Put a finished folder in the place of another; after a crash the same call finishes it.
 
         Locally by renames, between which a reader finds no folder for an instant. An object store has none: the
         new files come before the old ones go, and a reader may see both for a while.
+
+        Parameters
+        ----------
+        source, folder : str
+        names : collection of str
+            Files of the finished folder, with those that a call before has moved.
         """
         if self.local is not None:
-            old = self.local / f"{source}.old"
-            if (self.local / folder).exists():
-                (self.local / folder).rename(old)
-            (self.local / source).rename(self.local / folder)
-            _sync_folder((self.local / folder).parent)
+            if not (self.local / source).exists():
+                return
+            old, new = self.local / f"{source}.old", self.local / folder
+            new.parent.mkdir(parents=True, exist_ok=True)
+            if new.exists():
+                new.rename(old)
+            (self.local / source).rename(new)
             shutil.rmtree(old, ignore_errors=True)
             return
-        before = [name for name, _ in self._walk(folder)]
         self.filesystem.create_dir(self.path(folder), recursive=True)
         for name in self.files(source):
             self.filesystem.move(self.path(source, name), self.path(folder, name))
-        for name in before:
-            self.filesystem.delete_file(self.path(folder, name))
+        for name, _ in self._walk(folder):
+            if name not in names:
+                self.filesystem.delete_file(self.path(folder, name))
         self.remove(source)
+
+    def sync(self, folder: str) -> None:
+        """Make what :meth:`put` has moved in a folder durable."""
+        if self.local is not None:
+            _sync_folder(self.local / folder)
 
     def abandoned(self, folder: str) -> bool:
         """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone."""

@@ -15,7 +15,7 @@ def test_no_case_is_met_wrongly(spark: SparkSession) -> None:
     found = fuzz(CASES, SEED)
     assert not found["wrong"]
     assert found["tried"] >= CASES and found["survived"] == found["tried"]
-    assert set(found["kinds"]) == {"name", "columns", "profile", "broken file", "row", "imported file"}
+    assert set(found["kinds"]) == {"name", "columns", "profile", "broken file", "row", "imported file", "imported line"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ from pyspark.sql import DataFrame, SparkSession
 
 from jobs import import_events
 from jobs.check_inputs import check_inputs, find_inputs
-from jobs.import_events import Summary, find_files, import_tables, read_files
-from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, Contract
-from jobs.platform.errors import HymirecError, JobError, SchemaError
+from jobs.import_events import Summary, import_found
+from jobs.platform.errors import ContractBreach, HymirecError, JobError, SchemaError
 from jobs.platform.profile import ContractConfig, HistoriesConfig
+from jobs.platform.sources import own_parquet
+from jobs.platform.sources.shape import Given, readable
 from jobs.platform.warehouse import Warehouse
 from jobs.update_histories import plan_update, update_histories
 
 ITEMS = {"item_id": ["a", "b"], "title": ["A", "B"]}
+GOOD = {"user_id": ["u"], "item_id": ["a"], "timestamp": [0]}
 DAY = 86400
 
 
@@ -29,14 +33,14 @@ DAY = 86400
 def bring(spark: SparkSession, warehouse: Warehouse, tmp_path: Path) -> Callable[..., Summary]:
     """``bring(events, items)``: write both as files and import them."""
 
-    def rows(name: str, data: dict[str, Any], contract: Contract) -> DataFrame:
+    def write(name: str, data: dict[str, Any]) -> str:
         path = tmp_path / f"{name}.parquet"
         pq.write_table(pa.table(data), path)
-        return read_files(spark, find_files(name, str(path), contract))
+        return str(path)
 
-    def run(events: dict[str, Any], items: dict[str, Any] | None = ITEMS) -> Summary:
-        event_rows = rows("events", events, EVENTS_FILE)
-        return import_tables(event_rows, rows("items", items, ITEMS_FILE) if items else None, warehouse)
+    def run(events: dict[str, Any], items: dict[str, Any] | None = ITEMS, **options: Any) -> Summary:
+        given = Given(events=write("events", events), items=write("items", items) if items else None, **options)
+        return import_found(own_parquet.find(given), warehouse, "parquet")
 
     return run
 
@@ -86,6 +90,8 @@ def test_only_the_days_of_the_file_are_replaced_and_a_rerun_changes_nothing(
     both = {"user_id": ["u", "v"], "item_id": ["a", "a"], "timestamp": [0, DAY]}
     bring(both)
     before = digests()
+    bring(both)
+    assert digests() == before
     bring({"user_id": ["w"], "item_id": ["b"], "timestamp": [DAY + 1]}, {"item_id": ["c"], "title": ["C"]})
     after = digests()
     assert after["1970-01-01"] == before["1970-01-01"]
@@ -126,19 +132,64 @@ def test_ids_and_times_of_other_types(
             "column user_id: seen type double in events.parquet; allowed: string or int64 or int32",
         ),
         ({"weight": ["1"]}, "column weight: seen type string in events.parquet; allowed: float or double or"),
-        (
-            {"timestamp": [1_600_000_000_000]},
-            "seen 1 of 1 values outside, from 1600000000000 to 1600000000000; allowed: int64 seconds",
-        ),
-        ({"timestamp": [-1]}, "column timestamp: seen 1 of 1 values outside"),
-        ({"timestamp": pa.array([None], pa.int64())}, "column timestamp: seen null in 1 of 1 rows"),
     ],
 )
-def test_bad_values(bring: Callable[..., Summary], warehouse: Warehouse, change: dict[str, Any], message: str) -> None:
+def test_bad_types(bring: Callable[..., Summary], warehouse: Warehouse, change: dict[str, Any], message: str) -> None:
     with pytest.raises(SchemaError) as caught:
         bring({"user_id": ["u"], "item_id": ["a"], "timestamp": [0]} | change)
     assert message in str(caught.value)
     assert not (Path(warehouse.uri) / "events").exists()
+
+
+@pytest.mark.parametrize("time", [1_600_000_000_000, -1, None])
+def test_times_of_no_day(bring: Callable[..., Summary], warehouse: Warehouse, time: int | None) -> None:
+    """One in a hundred is set aside, more are refused."""
+    times = pa.array([time, *range(99)], pa.int64())
+    rows = {"user_id": ["u"] * 100, "item_id": ["a"] * 100, "timestamp": times}
+    summary = bring(rows)
+    assert summary.rows == 99
+    (fault,) = summary.set_aside
+    assert (fault.table, fault.column, fault.rows, fault.file) == ("events", "timestamp", 1, "events.parquet")
+    assert '"user_id":"u"' in fault.example
+    (kept,) = pq.read_table(f"{warehouse.uri}/{summary.record}/part-00000.parquet").to_pylist()
+    assert (kept["table_name"], kept["column_name"]) == ("events", "timestamp")
+    worse = pa.array([time, time, *range(99)], pa.int64())
+    with pytest.raises(ContractBreach, match="seen 2 of 101 rows that cannot be read"):
+        bring({"user_id": ["v"] * 101, "item_id": ["a"] * 101, "timestamp": worse})
+    assert sum(len(found) for found in days(warehouse).values()) == 99
+
+
+def test_rows_that_cannot_be_read_are_told_and_kept(
+    warehouse: Warehouse, tmp_path: Path, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, goods = tmp_path / "log.csv", tmp_path / "goods.csv"
+    lines = [f"u{n % 9},a,{n * 3600}" for n in range(98)]
+    log.write_text("\n".join(["who,item_id,timestamp", *lines, "u,a,yesterday", "x" * 2000]))
+    goods.write_text("item_id,title\na,A\nb,B\n")
+    options: dict[str, Any] = {"events": str(log), "items": str(goods), "columns": "user_id=who", "source": "csv"}
+    with pytest.raises(ContractBreach) as caught:
+        import_events.main(warehouse.uri, **options)
+    said = str(caught.value)
+    assert said.startswith(
+        "table events: seen 2 of 100 rows that cannot be read (1 events.line: not 3 columns, such as log.csv: xxxx"
+    )
+    assert "1 events.timestamp: no time, such as log.csv: {" in said and len(said) < 700
+    assert "allowed: a share of 0.01 (--max-bad-share)" in said
+    assert not warehouse.partitions("events") and not (Path(warehouse.uri) / "items").exists()
+    import_events.main(warehouse.uri, **options, max_bad_share=0.02)
+    assert "\nset aside, in imports/csv-" in capsys.readouterr().out
+    assert sum(len(rows) for rows in days(warehouse).values()) == 98
+    (record,) = (Path(warehouse.uri) / "imports").iterdir()
+    assert str(record) in said, "the same files have one record"
+    rows = pq.read_table(record / "part-00000.parquet").to_pylist()
+    assert [(row["table_name"], row["column_name"], row["reason"], row["file"], len(row["row"])) for row in rows] == [
+        ("events", "line", "not 3 columns", "log.csv", 1000),
+        ("events", "timestamp", "no time", "log.csv", 49),
+    ]
+    assert json.loads((record / "summary.json").read_text())["set_aside"] == {
+        "events.line: not 3 columns": 1,
+        "events.timestamp: no time": 1,
+    }
 
 
 def test_missing_columns_and_empty_files(bring: Callable[..., Summary]) -> None:
@@ -152,35 +203,23 @@ def test_missing_columns_and_empty_files(bring: Callable[..., Summary]) -> None:
         bring({name: empty[name] for name in good})
 
 
-def test_paths(tmp_path: Path) -> None:
-    table = pa.table({"user_id": ["u"], "item_id": ["a"], "timestamp": [0]})
-    folder = tmp_path / "log"
-    (folder / "deep").mkdir(parents=True)
-    pq.write_table(table, folder / "a.parquet")
-    pq.write_table(table, folder / "deep" / "b.parquet")
-    assert len(find_files("events", str(folder), EVENTS_FILE).paths) == 2
-    assert find_files("events", f"{folder}/a.parquet", EVENTS_FILE).paths == [f"{folder}/a.parquet"]
-    (tmp_path / "empty").mkdir()
-    for name in ("empty", "nothing"):
-        with pytest.raises(JobError, match=f"--events .*{name}: seen no Parquet file there"):
-            find_files("events", str(tmp_path / name), EVENTS_FILE)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"source": "parquet"}, "--source parquet needs files: seen no events"),
-        ({"source": "parquet", "events": "x"}, "missing partition items: the table has no data yet"),
-        ({"source": "completejourney", "events": "x"}, "allowed: no --events and no --items"),
+        ({"source": "parquet", "events": "events.parquet"}, "missing partition items: the table has no data yet"),
+        ({"source": "completejourney", "events": "x"}, "seen --events; allowed: none: it brings its own data"),
+        ({"source": "movielens", "columns": "seq=s"}, "--source movielens: seen --columns; allowed: --data"),
+        ({"source": "csv", "item_columns": "name=n"}, "--item-columns: seen 'name=n'; allowed: OURS=YOURS"),
     ],
 )
-def test_options_that_do_not_go_together(tmp_path: Path, arguments: dict[str, str], message: str) -> None:
-    source = import_events.Source(arguments.pop("source"))
+def test_options_that_do_not_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table(GOOD), "events.parquet")
     with pytest.raises(HymirecError, match=message):
-        import_events.main(warehouse=str(tmp_path), source=source, **arguments)
-
-
-GOOD = {"user_id": ["u"], "item_id": ["a"], "timestamp": [0]}
+        import_events.main(warehouse="warehouse", **arguments)
 
 
 def test_new_events_alone_keep_the_catalogue(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
@@ -194,15 +233,22 @@ def test_new_events_alone_keep_the_catalogue(bring: Callable[..., Summary], ware
     assert warehouse.partitions("events") == ["1970-01-01", "1970-01-02"]
 
 
-def test_a_crash_while_items_are_written_leaves_the_old_ones(
+def test_a_crash_while_tables_are_written_leaves_the_old_ones(
     bring: Callable[..., Summary], warehouse: Warehouse, spark: SparkSession
 ) -> None:
     bring(GOOD)
-    new = spark.range(10).selectExpr("CAST(id AS string) AS item_id", "IF(id = 9, raise_error('crash'), 'x') AS title")
+    before = days(warehouse)
+    found = own_parquet.find(Given(events=str(Path(warehouse.uri).with_name("events.parquet"))))
+
+    def items(spark: SparkSession) -> DataFrame:
+        title = "IF(id = 9 AND rand() >= 0, raise_error('crash'), 'x') AS title"
+        return readable(spark.range(10).selectExpr("CAST(id AS string) AS item_id", title))
+
     with pytest.raises(Exception, match="crash"):
-        import_events.write_items(new.coalesce(1), warehouse)
+        import_found(replace(found, items=items), warehouse, "parquet")
     assert warehouse.read(warehouse.items()).to_pydict() == ITEMS
-    assert list((Path(warehouse.uri) / ".import").iterdir()) == []
+    assert days(warehouse) == before
+    assert [path.name for path in (Path(warehouse.uri) / ".import").iterdir()] == ["lock"]
 
 
 def test_items_are_replaced_as_a_whole(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
@@ -210,7 +256,7 @@ def test_items_are_replaced_as_a_whole(bring: Callable[..., Summary], warehouse:
     bring(GOOD, {"item_id": ["c"], "title": ["C"]})
     assert warehouse.read(warehouse.items()).to_pydict() == {"item_id": ["c"], "title": ["C"]}
     assert sorted(path.name for path in Path(warehouse.uri).iterdir()) == [".import", "events", "items"]
-    assert list((Path(warehouse.uri) / ".import").iterdir()) == []
+    assert [path.name for path in (Path(warehouse.uri) / ".import").iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.platform.built_in import complete_journey
+from jobs.platform.sources.complete_journey import complete_journey
 
 
 def test_complete_journey(spark: SparkSession) -> None:
