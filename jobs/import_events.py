@@ -105,12 +105,10 @@ def main(
 ) -> None:
     """Bring events and items into a warehouse.
 
-    parquet, csv and jsonl are files of your own. Events need the columns user_id, item_id, timestamp (seconds
-    since 1970 in UTC, or a time) and may have event, weight, seq. Items need item_id and title, and may have
-    description, category, image_vector, updated_at.
-
-    Days in the files replace those days in the warehouse; the items replace the catalogue. Rows that cannot be
-    read are set aside and told at the end. An import that is cut short changes nothing, or is finished by the next.
+    parquet, csv and jsonl are files of your own. Events need the columns user_id, item_id, timestamp (seconds since
+    1970 in UTC, or a time) and may have event, weight, seq. Items need item_id and title, and may have description,
+    category, image_vector, updated_at. Days in the files replace those days in the warehouse; the items replace the
+    catalogue. Rows that cannot be read are set aside and told at the end.
     """
     given = Given(
         data=data,
@@ -188,9 +186,9 @@ def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share:
     if faults:
         record = write_record(warehouse.storage, record_name(source, found.files), faults, tables, found.files)
     for name, (good, bad) in counted.items():
-        if good == 0 and not bad:
-            raise JobError(f"table {name}: seen 0 rows; allowed: 1 or more")
         check_share(name, good, bad, max_bad_share, warehouse.storage.spark_path(record))
+        if not good:
+            raise JobError(f"table {name}: seen 0 rows that can be read; allowed: 1 or more")
     good_rows = {name: rows.filter("reason IS NULL").drop(*FAULT_COLUMNS) for name, rows in tables.items()}
     with staged(warehouse.storage) as folder:
         if found.items:

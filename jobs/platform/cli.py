@@ -23,9 +23,12 @@ from jobs.platform.names import PROMOTE, RECODE, RETRAIN, is_day
 if TYPE_CHECKING:
     from rich.console import Console
 
+_DAMAGED = ("input", "allowed: an undamaged file; import it again", JobError.exit_code)
 _CAUSES = {
     os.strerror(errno.ENOSPC): ("disk", "allowed: room for what the job writes; free some and run it again", 75),
-    "[FAILED_READ_FILE": ("input", "allowed: an undamaged file; import it again", JobError.exit_code),
+    "[FAILED_READ_FILE": _DAMAGED,
+    "Truncated compressed stream": _DAMAGED,
+    "zlib inflate failed": _DAMAGED,
 }
 """What errors of other libraries say, and from it: where it is, what to do, and the exit code."""
 _SHOWN = 200  # characters of such an error around these words

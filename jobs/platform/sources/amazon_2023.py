@@ -20,7 +20,7 @@ _PRODUCT = {"item_id": "parent_asin", "title": "title", "main_category": "main_c
 
 def find(given: Given) -> Found:
     """Find reviews and products, in a folder or by their own options."""
-    reviews, products = find_set(given, "amazon-2023", ENDINGS, _table_of, most=1000)
+    reviews, products = find_set(given, "amazon-2023", ENDINGS, _table_of, many=True)
 
     def read_events(spark: SparkSession) -> DataFrame:
         rows = read_json_lines(spark, reviews.paths, _REVIEW)

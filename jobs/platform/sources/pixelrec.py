@@ -14,7 +14,7 @@ from jobs.platform.sources.text import events_of, header_of, items_of, read_head
 
 def find(given: Given) -> Found:
     """Find interactions and videos, in a folder or by their own options."""
-    events, items = find_set(given, "pixelrec", ENDINGS, _table_of, most=1)
+    events, items = find_set(given, "pixelrec", ENDINGS, _table_of, many=False)
     event_texts = csv_texts("events", events, EVENTS_FILE, {})
     item_texts = csv_texts("items", items, ITEMS_FILE, {"category": "tag"}) if items else None
     return Found(

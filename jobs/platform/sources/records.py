@@ -78,13 +78,16 @@ def read_records(
     columns = [*places, *FAULT_COLUMNS]
     file = name.rpartition("/")[2]
     kind = "gzip" if name.endswith(".gz") else None
-    with storage.filesystem.open_input_stream(storage.path(name), compression=kind) as stream:
-        # A character for each byte, so that a text that is not UTF-8 spoils no other.
-        lines = io.TextIOWrapper(cast(IO[bytes], stream), encoding=BYTES, newline="")
-        found = itertools.islice(records(lines, separator), 1, None)
-        while part := list(itertools.islice(found, _BATCH_ROWS)):
-            rows = [_row(fields, text, width, places, file) for fields, text in part]
-            yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in zip(*rows, strict=True)], columns)
+    try:
+        with storage.filesystem.open_input_stream(storage.path(name), compression=kind) as stream:
+            # A character for each byte, so that a text that is not UTF-8 spoils no other.
+            lines = io.TextIOWrapper(cast(IO[bytes], stream), encoding=BYTES, newline="")
+            found = itertools.islice(records(lines, separator), 1, None)
+            while part := list(itertools.islice(found, _BATCH_ROWS)):
+                rows = [_row(fields, text, width, places, file) for fields, text in part]
+                yield pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in zip(*rows, strict=True)], columns)
+    except OSError as error:
+        raise OSError(f"{file}: {error}") from error
 
 
 def _row(

@@ -110,7 +110,7 @@ def find_files(option: str, path: str, endings: tuple[str, ...]) -> Files:
 
 
 def find_set(
-    given: Given, source: str, endings: tuple[str, ...], table_of: Callable[[Files, str], str | None], most: int
+    given: Given, source: str, endings: tuple[str, ...], table_of: Callable[[Files, str], str | None], many: bool
 ) -> tuple[Files, Files | None]:
     """Find a data set's files of events and of items, in one folder or by an option each.
 
@@ -122,8 +122,8 @@ def find_set(
     endings : tuple of str
     table_of : callable
         Tells of a file of the folder whether it holds ``events`` or ``items``, or neither.
-    most : int
-        Most files of each in a folder.
+    many : bool
+        Whether a folder may hold several files of each.
 
     Raises
     ------
@@ -139,10 +139,10 @@ def find_set(
     files = find_files("data", given.data, endings)
     tables = {name: table_of(files, name) for name in files.sizes}
     found = {table: [name for name in tables if tables[name] == table] for table in ("events", "items")}
-    if not all(1 <= len(names) <= most for names in found.values()):
+    if not all(len(names) == 1 or (names and many) for names in found.values()):
         seen = " and ".join(f"{len(names)} of {table} ({', '.join(names)})" for table, names in found.items())
         raise JobError(
-            f"--data {given.data}: seen {len(tables)} files, {seen}; allowed: {most if most == 1 else 'any'} of each, "
+            f"--data {given.data}: seen {len(tables)} files, {seen}; allowed: 1{' or more' if many else ''} of each, "
             "or --events PATH and --items PATH"
         )
     return files.only(found["events"]), files.only(found["items"])

@@ -1,6 +1,6 @@
-"""Rows of text files: lines of JSON, and lines or quoted records with separators. Nothing is guessed or lost.
+"""Rows of text files, a line each: JSON, or columns with separators between them.
 
-Both readers give text columns, and a reason where a line cannot be read. :func:`events_of` and :func:`items_of` make
+The readers give text columns, and a reason where a line cannot be read. :func:`events_of` and :func:`items_of` make
 the types of the contract of them, with a reason where an id is missing or a number is none.
 """
 
@@ -20,7 +20,7 @@ from jobs.platform.sources.shape import BYTES, FAULT_COLUMNS, LINE, NO_UTF_8, Fi
 MISSING, NO_TIME, NO_NUMBER, NO_INTEGER = "missing", "no time", "no number", "no integer"
 NO_JSON = "not one JSON object"
 _HEAD_BYTES = 1 << 20
-# The import ends at a line with more, which no file has that is as it should be.
+# Spark's reader, and the import with it, ends at a line with more.
 _MOST_COLUMNS, _MOST_CHARS = 1_000_000, 10_000_000
 
 

@@ -99,5 +99,5 @@ def test_options_that_do_not_go_together(read: Callable[..., Any], given: dict[s
 
 
 def test_a_folder_without_products(read: Callable[..., Any], folder: Path) -> None:
-    with pytest.raises(JobError, match=r"seen 1 files, 1 of events .* and 0 of items .*; allowed: any of each"):
+    with pytest.raises(JobError, match=r"seen 1 files, 1 of events .* and 0 of items .*; allowed: 1 or more of each"):
         read("amazon-2023", data=str(folder / "review_categories"))

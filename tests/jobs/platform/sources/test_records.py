@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.platform.sources.records import MOST_LINES, records
+from jobs.platform.sources.records import MOST_LINES, read_records, records
+from jobs.platform.storage import Storage
 
 # What is special, and what is not; a lone return would be a line's end for those who read it, but not for the writer.
 TEXT = st.text(st.sampled_from('a "\n,;é'), max_size=8)
@@ -53,3 +57,11 @@ def test_a_quote_is_not_looked_for_without_end() -> None:
 
 def test_nothing() -> None:
     assert read("") == read("\n\r\n\n") == []
+
+
+def test_a_file_that_breaks_off_is_named(tmp_path: Path) -> None:
+    numbers = random.Random(0)
+    whole = gzip.compress("".join(f"{numbers.random()},x\n" for _ in range(20_000)).encode())
+    (tmp_path / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match=r"a.csv.gz: Truncated compressed stream"):
+        list(read_records(Storage(str(tmp_path)), "a.csv.gz", ",", 2, {"item_id": 0}))
