@@ -1,4 +1,4 @@
-"""Pictures that jobs leave in MLflow."""
+"""Pictures of the codebook."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from jobs.platform.plots.style import panels
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -22,7 +23,7 @@ def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
         Day → what fit_codebook measured: ``action`` and figures such as ``arrivals_cosine``; those that were not
         measured are missing.
     """
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for axis, name, title in zip(
         axes, ("cosine", "neighbour_recall"), ("mean cosine", "ten nearest neighbours kept"), strict=True
     ):
@@ -50,7 +51,7 @@ def usage(counts: npt.NDArray[np.integer]) -> Figure:
     ----------
     counts : integer array of shape (G, L, k)
     """
-    figure, axes = _figure(len(counts))
+    figure, axes = panels(len(counts))
     for generation, (axis, layers) in enumerate(zip(axes, counts, strict=True)):
         for layer, items in enumerate(layers):
             axis.plot(np.sort(items)[::-1], label=f"layer {layer + 1}", linewidth=1)
@@ -61,11 +62,3 @@ def usage(counts: npt.NDArray[np.integer]) -> Figure:
     axes[-1].set_xlabel("entries of a layer, the most used first")
     axes[0].legend(ncols=4, fontsize=7)
     return figure
-
-
-def _figure(rows: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + 2.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, squeeze=False)
-    return figure, list(axes[:, 0])
