@@ -73,7 +73,7 @@ def main(
         headline.begin(run.refresh, wh, settings, refresh)
         read = [dataset(wh, wh.partition("events", ds), inputs.day_rows), dataset(wh, inputs.items, inputs.item_rows)]
         for where in (run, run.refresh):
-            where.inputs(read, "the day's input")
+            where.inputs(read, "input")
         run.params({"contract": contract, "previous": inputs.previous.ds if inputs.previous else "none"})
         report = check_inputs(spark, wh, ds, contract, inputs)
         run.metrics({"events": report.events, "accepted": report.accepted, "days": report.days})

@@ -55,9 +55,9 @@ def main(
     with tracking.stage("update_histories", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"histories": config, "base": plan.base.ds if plan.base else "none"})
         read = [*plan.delta, *([plan.base] if plan.base else [])]
-        run.inputs([dataset(wh, partition) for partition in read], "histories")
+        run.inputs([dataset(wh, partition) for partition in read], "input")
         written = update_histories(spark, wh, ds, config, plan)
-        run.refresh.inputs([dataset(wh, written)], "histories")
+        run.refresh.inputs([dataset(wh, written)], "input")
         run.metrics({name: written.info[name] for name in ("users", "events", "touched_users", "new_events")})
     print(
         f"histories: {written.info['users']:,} users with {written.info['events']:,} events; "

@@ -36,6 +36,11 @@ KIND_TAG = "hymirec.kind"
 DS_TAG = "hymirec.ds"
 SECONDS = "seconds/"
 """Put before a stage's name: the metric of the refresh's run that says how long it took last."""
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else its page opens as one of chats and traces
+    "mlflow.note.content": "A run `refresh DAY` a day, and nested in it one a task. Look at the pictures and "
+    "`report.html` among its artifacts.",
+}
 _BATCH = 100  # most parameters MLflow takes in one call
 _MOST_CHARACTERS = 4500  # of a tag's value; MLflow takes 5,000
 _DPI = 110  # of pictures
@@ -175,7 +180,7 @@ def stage(name: str, *, ds: str, refresh_id: str) -> Iterator[StageRun]:
         experiment_id = find_experiment(client)
         parent_id = _parent(client, experiment_id, ds, refresh_id)
         tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, KIND_TAG: "stage", DS_TAG: ds}
-        tags |= _origin() | {"mlflow.source.name": f"jobs.{name}", "mlflow.source.type": "JOB"}
+        tags |= _origin(f"jobs.{name}")
         run = client.create_run(experiment_id, run_name=name, tags=tags)
         stage_run = StageRun(client, run.info.run_id, parent_id)
         start = time.perf_counter()
@@ -259,7 +264,7 @@ def find_experiment(client: MlflowClient) -> str:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             try:
-                return client.create_experiment(EXPERIMENT, artifact_location=_artifact_location())
+                return client.create_experiment(EXPERIMENT, _artifact_location(), _EXPERIMENT_TAGS)
             except MlflowException:  # another process was quicker
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
@@ -293,16 +298,16 @@ def _find_parent(client: MlflowClient, experiment_id: str, refresh_id: str) -> R
 def _parent(client: MlflowClient, experiment_id: str, ds: str, refresh_id: str) -> str:
     found = _find_parent(client, experiment_id, refresh_id)
     if found is None:
-        tags = {REFRESH_TAG: refresh_id, KIND_TAG: "refresh", DS_TAG: ds} | _origin()
+        tags = {REFRESH_TAG: refresh_id, KIND_TAG: "refresh", DS_TAG: ds} | _origin("hymirec_refresh")
         found = client.create_run(experiment_id, run_name=f"refresh {ds}", tags=tags)
     elif found.info.status != "RUNNING":  # a retry goes on where a failed one ended
         client.update_run(found.info.run_id, status="RUNNING")
     return str(found.info.run_id)
 
 
-def _origin() -> dict[str, str]:
-    """Tags that MLflow's pages show as the code's version and who ran it, as far as known."""
-    tags = {"mlflow.source.git.commit": git_commit()}
+def _origin(source: str) -> dict[str, str]:
+    """Tags that MLflow's pages show as what ran, of which commit, and who ran it, as far as known."""
+    tags = {"mlflow.source.name": source, "mlflow.source.type": "JOB", "mlflow.source.git.commit": git_commit()}
     with suppress(KeyError, OSError):  # in a container, an account may have no name
         tags["mlflow.user"] = getpass.getuser()
     return {key: value for key, value in tags.items() if value is not None}
