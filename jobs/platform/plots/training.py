@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jobs.platform.plots.style import COLOURS, panels
+from jobs.platform.plots.style import COLOURS, legend_above, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def loss_curves(
     axes[0].set_xlabel("step")
     axes[0].set_ylabel("training loss")
     axes[0].grid(alpha=0.3)
-    axes[0].legend(loc="upper right")
+    legend_above(axes[0], len(curves))
     for name, (before, after) in (recalls or {}).items():
         colour = COLOURS[list(curves).index(name)]
         verdict = "undone" if after < before else "kept"
@@ -46,6 +46,6 @@ def loss_curves(
         axes[1].set_xlim(-0.3, 1.3)
         axes[1].set_ylabel("Recall@50 on unseen windows")
         axes[1].grid(axis="y", alpha=0.3)
-        axes[1].legend(loc="best")
+        legend_above(axes[1], len(recalls))
     figure.suptitle("Training, phase by phase")
     return figure
