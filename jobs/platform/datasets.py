@@ -36,12 +36,12 @@ def dataset(wh: Warehouse, partition: Partition, rows: int | None = None) -> Dat
         Default: what the partition says.
     """
     from mlflow.entities import Dataset
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
-    name = next(name for name in sorted(partition.files) if name.endswith(".parquet"))
-    with wh.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
-        columns = pq.read_schema(file)
-    schema = Schema([ColSpec(_kind(column.type), column.name) for column in columns])
+    columns: list[ColSpec | TensorSpec] = []
+    for name in sorted(name for name in partition.files if name.endswith(".parquet"))[:1]:
+        with wh.filesystem.open_input_file(f"{partition.arrow_path}/{name}") as file:
+            columns = [ColSpec(_kind(column.type), column.name) for column in pq.read_schema(file)]
     sizes = {"num_rows": partition.rows if rows is None else rows}
     sizes |= {fact: partition.info[fact] for fact in _SHOWN_FACTS if fact in partition.info}
     sizes |= {"num_files": len(partition.files), "num_bytes": sum(partition.files.values())}
@@ -51,7 +51,7 @@ def dataset(wh: Warehouse, partition: Partition, rows: int | None = None) -> Dat
         digest=digest(partition),
         source_type=_SOURCE_TYPES.get(scheme, scheme),
         source=json.dumps({"uri": f"{wh.uri}/{partition.folder}"}),
-        schema=json.dumps({"mlflow_colspec": schema.to_dict()}),
+        schema=json.dumps({"mlflow_colspec": Schema(columns).to_dict()}) if columns else None,
         profile=json.dumps({fact: value for fact, value in sizes.items() if value is not None}),
     )
 

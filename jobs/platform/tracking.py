@@ -99,9 +99,9 @@ class TrackedRun:
         self._client.log_text(self.run_id, text, name)
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags."""
+        """Set tags, cut to the length that MLflow takes."""
         for key, value in values.items():
-            self._client.set_tag(self.run_id, key, value)
+            self._client.set_tag(self.run_id, key, value[:_MOST_CHARACTERS])
 
     def inputs(self, datasets: Sequence[Dataset], context: str) -> None:
         """Note data sets that the run read, and what for: "training", "evaluation", …"""
@@ -124,7 +124,7 @@ class RefreshRun(TrackedRun):
         super().params({name: value for name, value in given.items() if name not in there})
         changed = [f"{key} {there[key]} -> {value}" for key, value in given.items() if there.get(key, value) != value]
         if changed:
-            self.tags({"hymirec.changed_params": ", ".join(changed)[:_MOST_CHARACTERS]})
+            self.tags({"hymirec.changed_params": ", ".join(changed)})
 
     def end(self, status: Status) -> None:
         """Close it."""
