@@ -74,7 +74,7 @@ def train(wh: Warehouse, ds: str, profile: Profile, run: StageRun) -> Partition:
 
     with tqdm(total=config.pool_items, desc="texts", unit="text", mininterval=2.0) as bar:
         tune_encoder(encoder, texts, histories, profile.item_space, config, report, bar.update, training_device())
-    run.figure(plots.loss_curves({"head": head.losses, "end to end": whole.losses}), "encoder_training.png")
+    run.figure(plots.loss_curves({"head": head.losses, "end to end": whole.losses}), "loss_encoder.png")
     with wh.write_partition("encoder", ds) as part:
         encoder.cpu().save(part.local)
         part.info |= {"version": version_of(part.local), **facts_of(ds, profile, *SECTIONS)}

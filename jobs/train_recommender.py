@@ -127,7 +127,7 @@ def train(
         return None
     run.metrics(figures)
     run.inputs([dataset(wh, part) for part in (wh.partition("histories", ds), vectors, codes)], "training")
-    run.figure(picture(progress.losses, training.light_steps, figures), "recommender_training.png")
+    run.figure(picture(progress.losses, training.light_steps, figures), "loss_recommender.png")
     with wh.write_partition("recommender", ds) as part:
         model.cpu().save(part.local)
         part.info |= {
