@@ -35,4 +35,12 @@ def of_ranking(name: str, names: list[str]) -> dict[str, Any]:
 
 def legend_above(axis: Axes, columns: int) -> None:
     """A legend outside of the data, between the title and the plot."""
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=9)
+    axis.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        columnspacing=1.3,
+        handlelength=1.6,
+    )
