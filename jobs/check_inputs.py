@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.platform import cli, tracking
+from jobs.platform import cli, headline, tracking
 from jobs.platform.catalog import ITEM_COLUMNS, build_catalog, check_items, is_blank
 from jobs.platform.contracts import EVENTS, ITEMS, check_columns, read_footers, spark_schema
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.lineage import accepted_chain, check_numbering, content_of
 from jobs.platform.names import ds_of
@@ -61,12 +62,18 @@ def main(
     Writes accepted_events, catalog and quarantine. Ends with an error when a column is missing or has a
     wrong type, or when more rows than the profile's contract.max_bad_share are bad.
     """
-    contract = load_profile(profile).contract
+    settings = load_profile(profile)
+    contract = settings.contract
     wh = Warehouse(warehouse)
     inputs = find_inputs(wh, ds)
     tracking.preload()
     spark = session("check_inputs")
-    with tracking.stage("check_inputs", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
+    refresh = cli.refresh_id_or_default(refresh_id, ds)
+    with tracking.stage("check_inputs", ds=ds, refresh_id=refresh) as run:
+        headline.begin(run.refresh, wh, settings, refresh)
+        read = [dataset(wh, wh.partition("events", ds), inputs.day_rows), dataset(wh, inputs.items, inputs.item_rows)]
+        for where in (run, run.refresh):
+            where.inputs(read, "input")
         run.params({"contract": contract, "previous": inputs.previous.ds if inputs.previous else "none"})
         report = check_inputs(spark, wh, ds, contract, inputs)
         run.metrics({"events": report.events, "accepted": report.accepted, "days": report.days})

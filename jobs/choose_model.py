@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.platform import cli, model_choice, registry, switches, tracking
+from jobs.platform import cli, headline, model_choice, registry, switches, tracking
 from jobs.platform.errors import GateRefused
 from jobs.platform.gate import Check, Verdict, judge_model, read_evaluation
 from jobs.platform.model_choice import Chosen
@@ -55,7 +55,8 @@ def main(
     with tracking.stage("choose_model", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"gate": settings.gate})
         report = choose(wh, ds, settings.gate, evaluation, run)
-        run.tags({"hymirec.chosen": report.chosen})
+        for where in (run, run.refresh):
+            where.tags({"hymirec.chosen": report.chosen})
         run.text(str(report), "report.txt")
     print(report)
 
@@ -90,6 +91,7 @@ def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: 
         registry.challenge(version, verdict, evaluation)
         refused = {"versions": versions, "mlflow_version": version.number, "reasons": verdict.reasons}
     if not verdict.passed and (champion is None or same):
+        run.refresh.tags({headline.GATE_TAG: "refused", "hymirec.state": "nothing published"})
         raise GateRefused(f"gate: {verdict.reasons}; {_no_way_back(champion)}")
     chosen: Chosen = "champion" if not verdict.passed else "same model" if same else "challenger"
     why = {

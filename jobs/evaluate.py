@@ -28,11 +28,13 @@ from hymirec_model.histories import Histories, Ints
 from hymirec_model.inference import Floats, UserModel, interest_weights
 from hymirec_model.losses import mean_pairwise_cosine
 from hymirec_model.retrieval import top_items
-from jobs.platform import cli, columns, tracking
+from jobs.platform import cli, columns, headline, plots, tracking
 from jobs.platform.champion import Champion
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
+from jobs.platform.popularity import by_popularity
 from jobs.platform.profile import load_profile
-from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, render, sentence
+from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, mean_of, render, sentence
 from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
@@ -73,11 +75,15 @@ def main(
     histories, parts = wh.partition("histories", ds), ModelParts.find(wh, ds)
     with tracking.stage("evaluate", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"evaluation": config})
+        run.inputs([dataset(wh, histories), dataset(wh, parts.vectors)], "evaluation")
         evaluation = evaluate(wh, ds, config, histories, parts)
         run.metrics(flat_metrics(evaluation))
         text = as_text(render(evaluation))
         run.text(text, "report.txt")
         run.text(json.dumps(evaluation, indent=1), "evaluation.json")
+        run.figure(plots.recall_by_history(evaluation["by_history"]), "recall_by_history.png")
+        run.figure(plots.coverage_by_popularity(evaluation["by_popularity"]), "coverage_by_popularity.png")
+        headline.evaluated(run.refresh, evaluation)
     print(f"{text}\n{sentence(evaluation)}")
 
 
@@ -127,6 +133,7 @@ def evaluate(
         "rows": card.rows(config.bootstrap, config.seed),
         "leads": card.leads(MODEL, config.bootstrap, config.seed),
         "by_history": card.by_history(config.bootstrap, config.seed),
+        "by_popularity": by_popularity(lists, task.relevant, np.bincount(task.everyone.items, minlength=n_items)),
     }
     with wh.write_partition("evaluation", ds) as part:
         part.write_table(user_table(card, task), "users.parquet")
@@ -226,9 +233,8 @@ def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
     flat = {"users": float(evaluation["users"])}
     for row in evaluation["rows"]:
         for metric, value in row.items():
-            if metric != "name" and value is not None:
-                name = f"{row['name']}/{metric}".replace("@", "_at_").replace(" ", "_")
-                flat[name] = value["mean"] if isinstance(value, dict) else value
+            if metric != "name" and (mean := mean_of(value)) is not None:
+                flat[tracking.metric_name(f"{row['name']}/{metric}")] = mean
     return flat
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 
 from jobs.platform import cli, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError, WarehouseError
 from jobs.platform.interest_export import RESULT, BucketExport
 from jobs.platform.names import end_of
@@ -37,6 +38,7 @@ def main(
     tracking.preload()
     spark = session("export_interests")
     with tracking.stage("export_interests", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
+        run.inputs([dataset(wh, histories), dataset(wh, parts.vectors)], "inference")
         written = export_interests(spark, wh, ds, histories, parts)
         run.params(written.info)
         run.metrics({"users": written.rows or 0, "bytes": sum(written.files.values())})

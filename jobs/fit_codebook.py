@@ -29,6 +29,7 @@ from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.codebook_drift import Action, Drift, measure_drift, next_action
 from hymirec_model.config import CodebookConfig
 from jobs.platform import cli, columns, plots, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import WarehouseError
 from jobs.platform.item_sample import ItemSample, event_counts
 from jobs.platform.parts import keep
@@ -99,6 +100,10 @@ def main(
         run.params({"codebook": settings.codebook})
         report = fit_codebook(wh, ds, settings, inputs)
         run.metrics(report.metrics())
+        read = [inputs.vectors, inputs.catalog]
+        if report.action != "kept":
+            read.append(wh.partition("histories", ds))
+        run.inputs([dataset(wh, partition) for partition in read], "training")
         run.tags({"hymirec.codebook": report.action})
         run.text(str(report), "report.txt")
         run.figure(plots.drift(drift_by_day(wh, ds)), "drift.png")

@@ -18,18 +18,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.platform import cli, columns, registry, releases, report, retention, switches, tracking
+from jobs.platform import (
+    cli,
+    columns,
+    headline,
+    interest_map,
+    plots,
+    registry,
+    releases,
+    report,
+    retention,
+    switches,
+    tracking,
+    trend,
+)
 from jobs.platform.errors import GateRefused
 from jobs.platform.gate import Verdict, judge_model, judge_release, read_evaluation
+from jobs.platform.local import git_commit
 from jobs.platform.parts import MODEL_PARTS, find_parts
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.release_draft import Draft, new_draft
@@ -77,6 +89,7 @@ def main(
     parts = find_parts(wh, ds)
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("publish", ds=ds, refresh_id=refresh) as run:
+        headline.begin(run.refresh, wh, settings, refresh)
         run.params({"gate": settings.gate, "promote": policy})
         parent = releases.before(wh, ds)
         evaluation = read_evaluation(wh, parts["evaluation"])
@@ -88,7 +101,7 @@ def main(
         stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
 
         def tell(state: str, release: Release | None) -> None:
-            """Write the report for people: into the warehouse, and into MLflow's run of the refresh."""
+            """Tell people: by the report in the warehouse, and by MLflow's run of the refresh."""
             contents = report.collect(
                 wh,
                 ds,
@@ -101,8 +114,13 @@ def main(
                 parent=parent,
             )
             html = report.render(contents)
-            run.text(html, "report.html", of_refresh=True)
+            run.refresh.text(html, "report.html")
             print(f"report: {report.write(wh, html, ds)}")
+            users = parts["interests"].rows or 0
+            headline.ended(run.refresh, evaluation, verdict, users=users, state=state, release=release)
+            if release is not None:
+                run.figure(plots.interest_map(interest_map.of_release(release)), "interest_map.png")
+                run.figure(plots.trend(trend.published_days(wh, ds)), "trend.png")
 
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
@@ -226,15 +244,6 @@ def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tup
 def evaluation_cut(draft: Draft) -> str:
     """Start of the held-out days."""
     return str(json.loads((draft.folder / "evaluation" / "evaluation.json").read_text())["cut"])
-
-
-def git_commit() -> str | None:
-    """Commit of the code that runs, None outside of a git work tree."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 if __name__ == "__main__":

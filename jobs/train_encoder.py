@@ -8,7 +8,8 @@ The demo tunes MiniLM end to end for a few steps on the 1,000 items with the mos
 
 from __future__ import annotations
 
-from jobs.platform import cli, tracking
+from jobs.platform import cli, plots, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.tracking import StageRun
@@ -56,7 +57,9 @@ def train(wh: Warehouse, ds: str, profile: Profile, run: StageRun) -> Partition:
     from hymirec_model.training import training_device
     from hymirec_model.weights import resolve
 
-    texts = [str(text) for text in wh.read(wh.partition("catalog", ds), ["text"])["text"].to_pylist()]
+    catalog = wh.partition("catalog", ds)
+    run.inputs([dataset(wh, part) for part in (catalog, wh.partition("histories", ds))], "training")
+    texts = [str(text) for text in wh.read(catalog, ["text"])["text"].to_pylist()]
     histories = training_histories(wh, ds, profile)
     torch.manual_seed(profile.encoder_training.seed)
     encoder = ContentEncoder.from_pretrained(profile.encoder, resolve(profile.encoder.weights, MODELS))
@@ -71,6 +74,7 @@ def train(wh: Warehouse, ds: str, profile: Profile, run: StageRun) -> Partition:
 
     with tqdm(total=config.pool_items, desc="texts", unit="text", mininterval=2.0) as bar:
         tune_encoder(encoder, texts, histories, profile.item_space, config, report, bar.update, training_device())
+    run.figure(plots.loss_curves({"head": head.losses, "end to end": whole.losses}), "loss_encoder.png")
     with wh.write_partition("encoder", ds) as part:
         encoder.cpu().save(part.local)
         part.info |= {"version": version_of(part.local), **facts_of(ds, profile, *SECTIONS)}

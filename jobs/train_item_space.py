@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from hymirec_model.config import ItemSpaceConfig
 from jobs.platform import cli, columns, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
 from jobs.platform.parts import keep, space_version
 from jobs.platform.profile import Profile, load_profile
@@ -109,6 +110,7 @@ def train(
 
     config: ItemSpaceConfig = profile.item_space
     histories = training_histories(wh, ds, profile)
+    run.inputs([dataset(wh, wh.partition(name, ds)) for name in ("catalog", "histories")], "training")
     torch.manual_seed(config.seed)
     space = ItemSpace(config, states.shape[1], len(state_of_item))
     space.initialise(states, state_of_item, histories)

@@ -12,18 +12,23 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.platform import cli, columns, tracking
+from jobs.platform import cli, columns, plots, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SECTIONS = ("recommender", "recommender_training")
+PHASES = {"light": "light recommender", "llm": "LLM"}
 
 
 def main(
@@ -78,7 +83,7 @@ def outcome(figures: Mapping[str, Any]) -> str:
     if "validation_loss" not in figures:
         return "no history long enough to validate on"
     phases = []
-    for phase, title in (("light", "light recommender"), ("llm", "LLM")):
+    for phase, title in PHASES.items():
         if f"validation_recall_after_{phase}" in figures:
             before, after = (figures[f"validation_recall_{when}_{phase}"] for when in ("before", "after"))
             phases.append(f"{title} {before:.4f} -> {after:.4f}" + (" (undone)" if after < before else ""))
@@ -115,11 +120,14 @@ def train(
     model = HyMiRec(config, vectors.info["dim"], backbone)
     model.start_from(UserSide.load(wh.local_copy(space)))
     table = ResidualCodebook.load(wh.local_copy(codebook)).to_module()
-    report = Progress(run, "recommender", training.light_steps + training.steps) if run else _silent
+    progress = Progress(run, "recommender", training.light_steps + training.steps) if run else None
+    report = progress or _silent
     figures = train_recommender(model, table, items, histories, training, report, training_device())
-    if run is None:
+    if run is None or progress is None:
         return None
     run.metrics(figures)
+    run.inputs([dataset(wh, part) for part in (wh.partition("histories", ds), vectors, codes)], "training")
+    run.figure(picture(progress.losses, training.light_steps, figures), "loss_recommender.png")
     with wh.write_partition("recommender", ds) as part:
         model.cpu().save(part.local)
         part.info |= {
@@ -129,6 +137,23 @@ def train(
             **facts_of(ds, profile, *SECTIONS),
         }
     return wh.partition("recommender", ds)
+
+
+def picture(losses: Mapping[int, float], light_steps: int, figures: Mapping[str, float]) -> Figure:
+    """Loss and validation of the two phases that a training has."""
+    curves: dict[str, dict[int, float]] = {title: {} for title in PHASES.values()}
+    light, llm = curves.values()
+    for step, loss in losses.items():
+        if step <= light_steps:
+            light[step] = loss
+        else:
+            llm[step - light_steps] = loss
+    recalls = {
+        title: (figures[f"validation_recall_before_{phase}"], figures[f"validation_recall_after_{phase}"])
+        for phase, title in PHASES.items()
+        if f"validation_recall_after_{phase}" in figures
+    }
+    return plots.loss_curves({title: curve for title, curve in curves.items() if curve}, recalls)
 
 
 def _silent(step: int, metrics: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs.platform import cli, tracking
+from jobs.platform.datasets import dataset
 from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.profile import HistoriesConfig, load_profile
 from jobs.platform.spark import session
@@ -53,7 +54,10 @@ def main(
     spark = session("update_histories")
     with tracking.stage("update_histories", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"histories": config, "base": plan.base.ds if plan.base else "none"})
+        read = [*plan.delta, *([plan.base] if plan.base else [])]
+        run.inputs([dataset(wh, partition) for partition in read], "input")
         written = update_histories(spark, wh, ds, config, plan)
+        run.refresh.inputs([dataset(wh, written)], "input")
         run.metrics({name: written.info[name] for name in ("users", "events", "touched_users", "new_events")})
     print(
         f"histories: {written.info['users']:,} users with {written.info['events']:,} events; "

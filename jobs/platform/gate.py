@@ -15,6 +15,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
 from jobs.platform.scorecard import CHAMPION, MODEL
+from jobs.platform.tracking import metric_name
 from jobs.platform.warehouse import Partition, Warehouse
 
 POPULARITY, RECALL, COVERAGE = "popularity", "recall@50", "coverage@50"
@@ -56,7 +57,7 @@ class Verdict:
 
     def metrics(self) -> dict[str, float]:
         """What was seen, by names that MLflow takes."""
-        return {f"gate_{check.name.replace('@', '_at_').replace(' ', '_')}": check.seen for check in self.checks}
+        return {f"gate_{metric_name(check.name)}": check.seen for check in self.checks}
 
     def json(self) -> str:
         """The verdict as JSON, the same bytes for the same verdict."""

@@ -1,11 +1,13 @@
-"""What this machine offers where nobody says otherwise: a folder for state, and a Java for Spark.
+"""What this machine offers where nobody says otherwise: a folder for state, a Java for Spark; and its code's version.
 
 Standard library only: infra/local_env.py, which every local command starts with, reads it too.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,3 +25,13 @@ def packaged_java() -> Path | None:
     """Return the JAVA_HOME that infra/setup.sh made where there is no Java 17 or newer, else None."""
     home = Path(sys.prefix) / "java"
     return home if home.exists() else None
+
+
+@functools.cache
+def git_commit() -> str | None:
+    """Return the commit of the code that runs, None outside of a git work tree."""
+    command = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -3,6 +3,7 @@
 ``champion`` is the version of the current release, ``previous`` the champion before it, ``challenger`` the newest one
 that is to replace the champion or was refused. A version is the folders of encoder, item space, recommender and
 codebook, recognised by a fingerprint of their files: the same model is registered once, however often it is published.
+Beside them, MLmodel says what the model takes and gives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.platform import tracking
+from jobs.platform import signature, tracking
 from jobs.platform.errors import TrackingError
 from jobs.platform.gate import Verdict
 from jobs.platform.releases import Release
@@ -70,6 +71,7 @@ def find_or_register(run: tracking.StageRun, parts: Mapping[str, Path], ds: str)
         client.create_registered_model(MODEL, description="HyMiRec: encoder, recommender and codebook of a release")
     for part, folder in parts.items():
         run.artifact(folder, f"{_BUNDLE}/{part}")
+    run.text(signature.mlmodel(parts), f"{_BUNDLE}/MLmodel")
     source = f"{client.get_run(run.run_id).info.artifact_uri}/{_BUNDLE}"
     tags = {_FINGERPRINT_TAG: mark, "hymirec.ds": ds}
     made = client.create_model_version(MODEL, source, run.run_id, tags=tags)

@@ -7,31 +7,43 @@ quick.
 from __future__ import annotations
 
 import dataclasses
+import getpass
 import importlib
 import json
 import logging
 import math
 import os
 import re
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jobs.platform.errors import JobError, TrackingError
-from jobs.platform.local import state_folder
+from jobs.platform.local import git_commit, state_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Dataset, Run
 
 EXPERIMENT = "hymirec"
 REFRESH_TAG = "hymirec.refresh_id"
-_KIND_TAG = "hymirec.kind"
+KIND_TAG = "hymirec.kind"
+DS_TAG = "hymirec.ds"
+SECONDS = "seconds/"
+"""Put before a stage's name: the metric of the refresh's run that says how long it took last."""
+_EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # else its page opens as one of chats and traces
+    "mlflow.note.content": "A run `refresh DAY` a day, and nested in it one a task. Look at the pictures and "
+    "`report.html` among its artifacts.",
+}
 _BATCH = 100  # most parameters MLflow takes in one call
+_MOST_CHARACTERS = 4500  # of a tag's value; MLflow takes 5,000
+_DPI = 110  # of pictures
 
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -43,19 +55,23 @@ _ENVIRONMENT = {
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class StageRun:
-    """The nested run of a stage.
+def metric_name(text: str) -> str:
+    """A metric's name in characters that MLflow takes."""
+    return text.replace("@", "_at_").replace(" ", "_")
+
+
+class TrackedRun:
+    """A run that is being written.
 
     Attributes
     ----------
-    run_id, parent_id : str
-        MLflow ids of the stage's run and of the refresh's run.
+    run_id : str
+        MLflow's id.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, parent_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
         self._client = client
         self.run_id = run_id
-        self.parent_id = parent_id
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Log parameters; dataclasses and mappings are flattened to dotted names."""
@@ -78,18 +94,63 @@ class StageRun:
         log = self._client.log_artifacts if Path(path).is_dir() else self._client.log_artifact
         log(self.run_id, str(path), folder)
 
-    def text(self, text: str, name: str, of_refresh: bool = False) -> None:
-        """Log ``text`` as the artefact ``name``; with ``of_refresh`` as one of the refresh's own run."""
-        self._client.log_text(self.parent_id if of_refresh else self.run_id, text, name)
-
-    def figure(self, figure: Figure, name: str) -> None:
-        """Log a picture as the artefact ``name``."""
-        self._client.log_figure(self.run_id, figure, name)
+    def text(self, text: str, name: str) -> None:
+        """Log ``text`` as the artefact ``name``."""
+        self._client.log_text(self.run_id, text, name)
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the stage's run."""
+        """Set tags, cut to the length that MLflow takes."""
         for key, value in values.items():
-            self._client.set_tag(self.run_id, key, value)
+            self._client.set_tag(self.run_id, key, value[:_MOST_CHARACTERS])
+
+    def inputs(self, datasets: Sequence[Dataset], context: str) -> None:
+        """Note data sets that the run read, and what for: "training", "evaluation", …"""
+        from mlflow.entities import DatasetInput, InputTag
+
+        tags = [InputTag("mlflow.data.context", context)]
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags) for dataset in datasets])
+
+
+class RefreshRun(TrackedRun):
+    """The parent run of a refresh, to which every stage of it may add."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log parameters once; the tag ``hymirec.changed_params`` names those that a later attempt has otherwise.
+
+        MLflow never changes a parameter.
+        """
+        there = self._client.get_run(self.run_id).data.params
+        given = dict(_flatten(values))
+        super().params({name: value for name, value in given.items() if name not in there})
+        changed = [f"{key} {there[key]} -> {value}" for key, value in given.items() if there.get(key, value) != value]
+        if changed:
+            self.tags({"hymirec.changed_params": ", ".join(changed)})
+
+    def end(self, status: Status) -> None:
+        """Close it."""
+        self._client.set_terminated(self.run_id, status)
+
+
+class StageRun(TrackedRun):
+    """The nested run of a stage.
+
+    Attributes
+    ----------
+    refresh : RefreshRun
+        The run that it is nested in.
+    """
+
+    def __init__(self, client: MlflowClient, run_id: str, refresh_run_id: str) -> None:
+        super().__init__(client, run_id)
+        self.refresh = RefreshRun(client, refresh_run_id)
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Log a picture as the artefact ``name`` of this run, and of the refresh's, where people look first."""
+        with tempfile.TemporaryDirectory(prefix="hymirec-") as folder:
+            path = Path(folder) / name
+            figure.savefig(path, dpi=_DPI)
+            self.artifact(path)
+            self.refresh.artifact(path)
 
 
 @contextmanager
@@ -118,7 +179,8 @@ def stage(name: str, *, ds: str, refresh_id: str) -> Iterator[StageRun]:
         client = client_()
         experiment_id = find_experiment(client)
         parent_id = _parent(client, experiment_id, ds, refresh_id)
-        tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, _KIND_TAG: "stage", "hymirec.ds": ds}
+        tags = {"mlflow.parentRunId": parent_id, REFRESH_TAG: refresh_id, KIND_TAG: "stage", DS_TAG: ds}
+        tags |= _origin(f"jobs.{name}")
         run = client.create_run(experiment_id, run_name=name, tags=tags)
         stage_run = StageRun(client, run.info.run_id, parent_id)
         start = time.perf_counter()
@@ -128,9 +190,11 @@ def stage(name: str, *, ds: str, refresh_id: str) -> Iterator[StageRun]:
             status: Status = "FAILED" if isinstance(error, Exception) else "KILLED"
             with suppress(Exception):  # MLflow may be what failed; the first error is the one to show
                 client.set_terminated(run.info.run_id, status)
-                client.set_terminated(parent_id, status)
+                stage_run.refresh.end(status)
             raise
-        stage_run.metrics({"seconds": time.perf_counter() - start})
+        seconds = time.perf_counter() - start
+        stage_run.metrics({"seconds": seconds})
+        stage_run.refresh.metrics({f"{SECONDS}{name}": seconds})
         client.set_terminated(run.info.run_id, "FINISHED")
 
 
@@ -200,7 +264,7 @@ def find_experiment(client: MlflowClient) -> str:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             try:
-                return client.create_experiment(EXPERIMENT, artifact_location=_artifact_location())
+                return client.create_experiment(EXPERIMENT, _artifact_location(), _EXPERIMENT_TAGS)
             except MlflowException:  # another process was quicker
                 experiment = client.get_experiment_by_name(EXPERIMENT)
                 if experiment is None:
@@ -226,7 +290,7 @@ def _artifact_location() -> str | None:
 def _find_parent(client: MlflowClient, experiment_id: str, refresh_id: str) -> Run | None:
     if not re.fullmatch(r"[\w.:+@ -]+", refresh_id):
         raise JobError(f"refresh id: seen {refresh_id!r}; allowed: letters, digits, spaces and . : + @ _ -")
-    query = f"tags.`{REFRESH_TAG}` = '{refresh_id}' and tags.`{_KIND_TAG}` = 'refresh'"
+    query = f"tags.`{REFRESH_TAG}` = '{refresh_id}' and tags.`{KIND_TAG}` = 'refresh'"
     runs = client.search_runs([experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"])
     return runs[0] if runs else None
 
@@ -234,11 +298,19 @@ def _find_parent(client: MlflowClient, experiment_id: str, refresh_id: str) -> R
 def _parent(client: MlflowClient, experiment_id: str, ds: str, refresh_id: str) -> str:
     found = _find_parent(client, experiment_id, refresh_id)
     if found is None:
-        tags = {REFRESH_TAG: refresh_id, _KIND_TAG: "refresh", "hymirec.ds": ds}
+        tags = {REFRESH_TAG: refresh_id, KIND_TAG: "refresh", DS_TAG: ds} | _origin("hymirec_refresh")
         found = client.create_run(experiment_id, run_name=f"refresh {ds}", tags=tags)
     elif found.info.status != "RUNNING":  # a retry goes on where a failed one ended
         client.update_run(found.info.run_id, status="RUNNING")
     return str(found.info.run_id)
+
+
+def _origin(source: str) -> dict[str, str]:
+    """Tags that MLflow's pages show as what ran, of which commit, and who ran it, as far as known."""
+    tags = {"mlflow.source.name": source, "mlflow.source.type": "JOB", "mlflow.source.git.commit": git_commit()}
+    with suppress(KeyError, OSError):  # in a container, an account may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return {key: value for key, value in tags.items() if value is not None}
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

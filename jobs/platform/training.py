@@ -144,7 +144,7 @@ def version_of(folder: Path) -> str:
 
 
 class Progress:
-    """Progress bar on stderr and loss curve in MLflow, fed by a training loop.
+    """Progress bar on stderr and loss curve in MLflow, fed by a training loop; `losses` keeps the curve.
 
     Parameters
     ----------
@@ -158,6 +158,7 @@ class Progress:
     def __init__(self, run: StageRun, title: str, steps: int, prefix: str = "") -> None:
         self._run, self._every, self._prefix = run, max(1, steps // LOGGED_POINTS), prefix
         self._last = steps
+        self.losses: dict[int, float] = {}
         self._bar = tqdm(total=steps, desc=title, unit="step", file=sys.stderr, mininterval=2.0)
 
     def __call__(self, step: int, metrics: dict[str, float]) -> None:
@@ -165,6 +166,7 @@ class Progress:
         self._bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
         self._bar.update(step - self._bar.n)
         if step == 1 or step % self._every == 0 or step == self._last:
+            self.losses[step] = metrics["loss"]
             self._run.metrics({self._prefix + name: value for name, value in metrics.items()}, step=step)
         if step == self._last:
             self._bar.close()

@@ -25,7 +25,7 @@ from jobs.encode_items import encode_items
 from jobs.encode_items import find_inputs as codes_inputs
 from jobs.evaluate import evaluate
 from jobs.export_interests import export_interests
-from jobs.platform import cli, model_choice, releases, switches
+from jobs.platform import cli, model_choice, releases, switches, tracking
 from jobs.platform.gate import read_evaluation
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
@@ -253,6 +253,9 @@ def test_without_a_champion_a_refused_model_stops_the_day(
     error = capsys.readouterr().err
     assert "pairwise interest cosine 0.9990 is not at most 0.9950" in error
     assert "there is no champion to serve instead; nothing published" in error
+    client = tracking.client_()
+    runs = client.search_runs([tracking.find_experiment(client)], "tags.`hymirec.gate` = 'refused'")
+    assert [run.info.run_name for run in runs] == [f"refresh {DAY}"], "the run of the refresh tells it"
 
 
 def test_a_model_that_was_rolled_back_does_not_pass_again(wh: Warehouse, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_usage_plot_counts_every_generation(spark: SparkSession, wh: Warehouse) 
     figure = plots.usage(counts)
     assert figure.axes[0].get_title() == f"Generation 0: {report.usage:.1%} of its entries in use"
     assert figure.axes[1].get_title() == "Generation 1: 0.0% of its entries in use"
-    assert [len(axis.lines) for axis in figure.axes] == [4, 4]
+    assert [len(axis.lines) for axis in figure.axes[:2]] == [4, 4]
     assert figure.axes[0].lines[0].get_ydata().tolist() == sorted(report.counts[0, 0], reverse=True)
 
 

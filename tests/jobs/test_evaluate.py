@@ -13,7 +13,7 @@ import pytest
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories
 from jobs.evaluate import evaluate, flat_metrics, main, set_task
-from jobs.platform import cli
+from jobs.platform import cli, tracking
 from jobs.platform.errors import JobError, WarehouseError
 from jobs.platform.scorecard import as_text, render
 from jobs.platform.user_models import ModelParts
@@ -72,6 +72,7 @@ def test_evaluation_holds_what_readers_expect(wh: Warehouse) -> None:
     # people return to favourites in these data
     assert row(evaluation, "own repeats")["recall@50"]["low"] > row(evaluation, "popularity")["recall@50"]["high"]
     assert sum(group["users"] for group in evaluation["by_history"]) == evaluation["users"]
+    assert sum(group["items"] for group in evaluation["by_popularity"]) == evaluation["items"]
     assert [lead["over"] for lead in evaluation["leads"]] == names[1:]
     text = as_text(render(evaluation))
     assert "Recall@50" in text and "own repeats" in text and "100+" not in text
@@ -159,6 +160,8 @@ def test_command_line(wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixtu
         DAY,
         "--profile",
         profile(tmp_path, evaluation="{bootstrap: 20}"),
+        "--refresh-id",
+        "evaluate-cli",
     ]
     with pytest.raises(SystemExit) as done:
         cli.run(main, options)
@@ -167,3 +170,12 @@ def test_command_line(wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixtu
     figure = r"\d\.\d{3}"
     rankings = f"HyMiRec {figure}, popularity {figure}, co-occurrence {figure}, own repeats {figure}"
     assert re.fullmatch(rf"recall@50: {rankings} \(40 users\)", last)
+    client = tracking.client_()
+    runs = client.search_runs([tracking.find_experiment(client)], "tags.`hymirec.refresh_id` = 'evaluate-cli'")
+    assert {run.info.run_name for run in runs} == {f"refresh {DAY}", "evaluate"}
+    for run in runs:
+        pictures = {file.path for file in client.list_artifacts(run.info.run_id) if file.path.endswith(".png")}
+        assert pictures == {"recall_by_history.png", "coverage_by_popularity.png"}
+        assert run.data.metrics.keys() & {"recall_at_50", "HyMiRec/recall_at_50"}
+    stage = next(run for run in runs if run.info.run_name == "evaluate")
+    assert {read.dataset.name for read in stage.inputs.dataset_inputs} == {"histories", "item_vectors"}

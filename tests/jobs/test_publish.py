@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.models import Model
 
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import IndexConfig
@@ -66,6 +67,13 @@ def test_published_release_holds_everything_and_agrees_with_itself(wh: Warehouse
     assert (decoded * vectors).sum(1).mean() > 0.9
     assert release.table("interests").num_rows == 40
     assert not [name for name in release.manifest["files"] if name.endswith((".pkl", ".pickle", ".pt"))]
+    client = MlflowClient()
+    (experiment,) = client.search_experiments(filter_string="name = 'hymirec'")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`hymirec.release` = '{release.id}'")
+    assert {run.info.run_name for run in runs} == {f"refresh {DAY}", "publish"}
+    for run in runs:
+        shown = {file.path for file in client.list_artifacts(run.info.run_id)}
+        assert shown >= {"interest_map.png", "trend.png"}
 
 
 def test_rerun_gives_the_same_id_and_registers_nothing(wh: Warehouse, tmp_path: Path) -> None:
@@ -87,6 +95,7 @@ def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: 
     assert version.tags["hymirec.release"] == release.id
     assert release.manifest["mlflow"] == {"model": "hymirec", "version": "1", "run_id": version.run_id}
     got = Path(download_artifacts("models:/hymirec@champion"))
+    assert Model.load(str(got)).signature.inputs.input_names() == ["events"]
     for name in release.files("encoder") + release.files("recommender") + release.files("codebook"):
         assert (got / name).read_bytes() == (release.local() / name).read_bytes()
 
@@ -183,6 +192,8 @@ def test_gate_refuses_and_leaves_everything_as_it_was(
     assert "The gate refused." in html and f"nothing published, CURRENT stays {before}" in html
     (refresh,) = (stage for stage in stages if "mlflow.parentRunId" not in stage.data.tags)
     assert Path(download_artifacts(run_id=refresh.info.run_id, artifact_path="report.html")).read_text() == html
+    assert refresh.data.tags["hymirec.gate"] == "refused" and "hymirec.release" not in refresh.data.tags
+    assert {file.path for file in client.list_artifacts(refresh.info.run_id)} == {"report.html"}
 
 
 def test_earlier_day_is_published_but_not_switched_to(

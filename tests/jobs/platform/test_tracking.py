@@ -43,7 +43,7 @@ def test_stages_share_a_parent(tmp_path: Path) -> None:
         pass
     with tracking.stage("other", ds="2024-03-01", refresh_id="other") as other:
         pass
-    assert first.parent_id == second.parent_id != other.parent_id
+    assert first.refresh.run_id == second.refresh.run_id != other.refresh.run_id
 
     client = tracking.client_()
     run = client.get_run(first.run_id)
@@ -57,11 +57,11 @@ def test_stages_share_a_parent(tmp_path: Path) -> None:
     ]
     assert "broken" not in run.data.metrics
     assert run.data.metrics["seconds"] > 0
-    assert run.data.tags["mlflow.parentRunId"] == first.parent_id
+    assert run.data.tags["mlflow.parentRunId"] == first.refresh.run_id
     assert run.data.tags["colour"] == "blue"
     names = {file.path for file in client.list_artifacts(first.run_id)}
     assert names == {"bundle", "notes", "a.txt"}
-    parent = client.get_run(first.parent_id)
+    parent = client.get_run(first.refresh.run_id)
     assert parent.info.run_name == "refresh 2024-02-29"
     assert parent.info.status == "RUNNING"
     experiment = client.get_experiment_by_name("hymirec")
@@ -69,7 +69,7 @@ def test_stages_share_a_parent(tmp_path: Path) -> None:
     assert experiment.artifact_location.startswith("file:///")
 
     tracking.end_refresh(REFRESH)
-    assert client.get_run(first.parent_id).info.status == "FINISHED"
+    assert client.get_run(first.refresh.run_id).info.status == "FINISHED"
     tracking.end_refresh("there is no such refresh")
 
 
@@ -81,10 +81,10 @@ def test_a_failed_stage_fails_the_refresh_and_a_retry_goes_on() -> None:
         raise ValueError("bad")
     client = tracking.client_()
     assert client.get_run(failed.run_id).info.status == "FAILED"
-    assert client.get_run(failed.parent_id).info.status == "FAILED"
+    assert client.get_run(failed.refresh.run_id).info.status == "FAILED"
     with tracking.stage("first", ds="2024-02-29", refresh_id="retried") as again:
-        assert client.get_run(failed.parent_id).info.status == "RUNNING"
-    assert again.parent_id == failed.parent_id
+        assert client.get_run(failed.refresh.run_id).info.status == "RUNNING"
+    assert again.refresh.run_id == failed.refresh.run_id
     assert again.run_id != failed.run_id
 
 

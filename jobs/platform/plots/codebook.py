@@ -1,4 +1,4 @@
-"""Pictures that jobs leave in MLflow."""
+"""Pictures of the codebook."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from jobs.platform.plots.style import COLOURS, legend_above, panels
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -22,13 +23,17 @@ def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
         Day → what fit_codebook measured: ``action`` and figures such as ``arrivals_cosine``; those that were not
         measured are missing.
     """
-    figure, axes = _figure(2)
+    figure, axes = panels(2)
     for axis, name, title in zip(
         axes, ("cosine", "neighbour_recall"), ("mean cosine", "ten nearest neighbours kept"), strict=True
     ):
-        for group, label, style in (("base", "base pool", "s--"), ("arrivals", "arrivals since the last fit", "o-")):
+        groups = {"base": ("base pool", "s--"), "arrivals": ("arrivals since the last fit", "o-")}
+        for (group, (label, style)), colour in zip(groups.items(), COLOURS, strict=False):
             values = [facts.get(f"{group}_{name}", np.nan) for facts in by_day.values()]
-            axis.plot(range(len(by_day)), values, style, label=label, markersize=4)
+            axis.plot(range(len(by_day)), values, style, color=colour, label=label, markersize=4)
+        if not any(f"{group}_{name}" in facts for group in groups for facts in by_day.values()):
+            axis.set_yticks([])
+            axis.text(0.5, 0.5, "not measured on the day of a new book", ha="center", transform=axis.transAxes)
         for place, facts in enumerate(by_day.values()):
             if facts["action"] != "kept":
                 axis.axvline(place, color="grey", linewidth=0.8)
@@ -38,8 +43,8 @@ def drift(by_day: Mapping[str, Mapping[str, Any]]) -> Figure:
         step = max(1, len(by_day) // 12)
         axis.set_xticks(range(0, len(by_day), step), list(by_day)[::step], rotation=30, ha="right")
         axis.tick_params(labelbottom=axis is axes[-1])
-    axes[0].set_title("Codebook: how faithfully codes stand for items")
-    axes[0].legend()
+    figure.suptitle("Codebook: how faithfully codes stand for items")
+    legend_above(axes[0], 2)
     return figure
 
 
@@ -50,22 +55,20 @@ def usage(counts: npt.NDArray[np.integer]) -> Figure:
     ----------
     counts : integer array of shape (G, L, k)
     """
-    figure, axes = _figure(len(counts))
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, axes = panels(len(counts))
+    layer_colours = ScalarMappable(Normalize(1, max(counts.shape[1], 2)), colormaps["viridis"])
     for generation, (axis, layers) in enumerate(zip(axes, counts, strict=True)):
-        for layer, items in enumerate(layers):
-            axis.plot(np.sort(items)[::-1], label=f"layer {layer + 1}", linewidth=1)
+        colours = layer_colours.to_rgba(np.arange(1, len(layers) + 1))
+        for items, colour in zip(layers, colours, strict=True):
+            axis.plot(np.sort(items)[::-1], color=colour, linewidth=1)
         axis.set_yscale("symlog")
         axis.set_ylabel("items")
         axis.set_title(f"Generation {generation}: {np.mean(layers > 0):.1%} of its entries in use")
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("entries of a layer, the most used first")
-    axes[0].legend(ncols=4, fontsize=7)
+    figure.colorbar(layer_colours, ax=axes, label="layer", ticks=range(1, counts.shape[1] + 1), pad=0.01)
     return figure
-
-
-def _figure(rows: int) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + 2.8 * rows), layout="constrained")
-    axes = figure.subplots(rows, squeeze=False)
-    return figure, list(axes[:, 0])
