@@ -55,6 +55,11 @@ class AirflowApi:
         found = self._get(f"dags/{dag}/dagRuns?order_by=-run_after&limit={limit}")
         return list(found["dag_runs"]) if found else []
 
+    def running(self, dag: str) -> list[dict[str, Any]]:
+        """Return the runs that are at work."""
+        found = self._get(f"dags/{dag}/dagRuns?state=running")
+        return list(found["dag_runs"]) if found else []
+
     def run(self, dag: str, run_id: str) -> dict[str, Any]:
         """Return one run."""
         return dict(self._get(f"dags/{dag}/dagRuns/{quote(run_id)}") or {})

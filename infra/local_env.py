@@ -75,6 +75,12 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[*]"}),
         # The built-in data ended years ago: a schedule would ask for yesterday's partition and always fail.
         "HYMIREC_SCHEDULE": "none",
+        "HYMIREC_WAREHOUSE": str(state / "warehouse"),
+        # infra/airflow_db.py makes these pools.
+        "HYMIREC_SPARK_POOL": "hymirec_spark",
+        "HYMIREC_TRAINING_POOL": "hymirec_training",
+        # Jobs write to MLflow's database; links in messages lead to the server's pages.
+        "HYMIREC_MLFLOW_URL": f"http://{LOOPBACK}:{port('MLFLOW_PORT', 5000, base)}",
         "SPARK_CONF_DIR": str(REPOSITORY / "infra" / "spark"),
         "SPARK_LOCAL_IP": LOOPBACK,
         "PYSPARK_PYTHON": str(binaries / "python"),
