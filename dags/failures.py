@@ -81,8 +81,9 @@ class LogNotifier(BaseNotifier):
     """Logs one line: what failed, why, and where to look."""
 
     template_fields = ("text",)
+    TEXT = "{{ ti.dag_id }}.{{ ti.task_id }} failed in {{ ti.run_id }}: {{ exception }}"
 
-    def __init__(self, text: str = "{{ dag.dag_id }}: {{ ti.task_id }} failed: {{ exception }}") -> None:
+    def __init__(self, text: str = TEXT) -> None:
         super().__init__()
         self.text = text
 

@@ -50,12 +50,27 @@ AGAIN = ("embed_catalog", "train_item_space", "fit_codebook", "encode_items", "e
 RELEASED = list(JOBS)[len(TRAINED) :]
 PROFILES = sorted(path.stem for path in (REPOSITORY / "infra" / "profiles").glob("*.yaml"))
 
+
+def choice(title: str, description: str, **words: str) -> Param:
+    """Return a parameter in place of a setting of the profile: one of ``words``, each with its meaning."""
+    return Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *words],
+        values_display={"null": "as the profile says", **{word: f"{word}: {text}" for word, text in words.items()}},
+        title=title,
+        description=description,
+        section="Instead of what the profile says",
+    )
+
+
+# Airflow shows a refused value with all of these words, so ``allowed`` says in plain ones what a pattern means.
 PARAMS = {
     "ds": Param(
         None,
         type=["null", "string"],
         format="date",
-        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        allowed="a day written YYYY-MM-DD",
         title="Day",
         description="Day (UTC) to refresh, YYYY-MM-DD. Empty: the oldest day that the current release does not cover.",
     ),
@@ -64,34 +79,24 @@ PARAMS = {
         os.environ.get("HYMIREC_PROFILE", "demo"),
         type="string",
         pattern=rf"^({'|'.join(PROFILES)})$|/|\.ya?ml$",
+        allowed=f"{', '.join(PROFILES)}, or a path to a YAML file",
         examples=PROFILES,
         title="Profile",
         description=f"One of infra/profiles ({', '.join(PROFILES)}), or a path to a YAML file.",
     ),
-    "retrain": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "always", "never"],
-        title="Retrain",
-        description="auto: train models that are due; always; never. Empty: as the profile says.",
-        section="Instead of what the profile says",
+    "retrain": choice(
+        "Retrain", "Whether models are trained.", auto="those that are due", always="all, today", never="none"
     ),
-    "recode": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "always"],
-        title="Recode",
-        description="always: fit a new codebook, which merges its generations and changes all codes.",
-        section="Instead of what the profile says",
+    "recode": choice(
+        "Recode",
+        "Whether all items get new codes, which merges the generations of the codebook.",
+        auto="when that is due",
+        always="today",
     ),
-    "promote": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "dry-run", "never"],
-        title="Promote",
-        description="auto: switch to a release that passes the gate; never: publish it without; dry-run: only judge. "
-        "Empty: as the profile says.",
-        section="Instead of what the profile says",
+    "promote": choice(
+        "Promote",
+        "What becomes of a release that passes the gate.",
+        **{"auto": "switch to it", "dry-run": "only judge, write nothing", "never": "write it, do not switch"},
     ),
 }
 
@@ -145,6 +150,8 @@ with DAG(
     @task.sensor(
         mode="reschedule",  # in no slot while it waits
         poke_interval=30,
+        exponential_backoff=True,  # each look starts a process
+        max_wait=timedelta(minutes=3),
         timeout=timedelta(days=7).total_seconds(),
         doc_md="**Does:** waits until no other run is at work, the earliest day first; then works out day, warehouse "
         "and profile. Its log says for what it waits.\n\n**When it fails:** the error names the value of the conf or "

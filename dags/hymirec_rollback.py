@@ -30,11 +30,18 @@ with DAG(
     max_active_runs=1,
     params={
         "warehouse": warehouse_param(),
-        "reason": Param(type="string", pattern=r"\S", title="Reason", description="Why; it goes on record."),
+        "reason": Param(
+            type="string",
+            pattern=r"\S",
+            allowed="a text that is not empty",
+            title="Reason",
+            description="Why; it goes on record.",
+        ),
         "to": Param(
             None,
             type=["null", "string"],
             pattern=r"^\d{4}-\d{2}-\d{2}-[0-9a-f]{8}$",
+            allowed="the id of a release, such as 2017-12-03-0123abcd",
             title="Release",
             description="Id of the release to go to. Empty: the one before the current one.",
         ),

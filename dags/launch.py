@@ -40,6 +40,7 @@ def warehouse_param() -> Param:
         os.environ.get("HYMIREC_WAREHOUSE", str(REPOSITORY / "var" / "warehouse")),
         type="string",
         pattern=r"^(?!\w+://)\S|^(file|s3|s3a|gs|hdfs)://\S",
+        allowed="a folder, or a URI of file, s3, s3a, gs, hdfs",
         title="Warehouse",
         description="A local folder, or an s3a://, gs:// or hdfs:// URI.",
     )
