@@ -66,6 +66,7 @@ with DAG(
             "refresh_id": run_id,
         }
 
+    resolved = resolve()
     roll_back = JobOperator(
         task_id="rollback",
         job="rollback",
@@ -74,4 +75,4 @@ with DAG(
         "**When it fails:** the error names the releases that are there; trigger a new run with one of them. If it was "
         "cut short, clear the task: it completes the switch.\n\n**Options:** `python -m jobs.rollback --help`",
     )
-    chain(resolve(), roll_back, announce_release())
+    chain(resolved, roll_back, announce_release())

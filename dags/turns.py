@@ -21,12 +21,12 @@ def ahead(ti: Any, warehouse: str) -> str | None:
         return None
     if held := foreground_lock.holder(Warehouse(warehouse)):
         return f"the foreground run of {held} in this warehouse"
+    earlier = ti.get_previous_dagrun(state="running")
+    if earlier is not None:
+        return f"{earlier.run_id}, the run of an earlier day"
     running = ti.get_dr_count(ti.dag_id, states=["running"])
     waiting = ti.get_ti_count(ti.dag_id, task_ids=[ti.task_id], states=_WAITING)
     if running > waiting:
-        return "a run that is at work; `airflow dags list-runs hymirec_refresh --state running` names it"
-    earlier = ti.get_previous_dagrun(state="running")
-    if earlier is not None:
-        return f"the run of an earlier day, {earlier.run_id}"
+        return "a run that is at work already"
     dated = ti.get_template_context()["dag_run"].logical_date is not None
     return None if dated or waiting == 1 else "the runs of days that wait too"
