@@ -28,8 +28,8 @@ def tell(context: Mapping[str, Any], outlets: Iterable[Any], refresh: Mapping[st
 
 @task(
     outlets=[RELEASE],
-    doc_md="**Does:** an event of the asset `hymirec_release`, for DAGs that are scheduled on it; skipped where the day's "
-    "release is not the current one.\n\n**When it fails:** the warehouse cannot be read; clear the task.",
+    doc_md="**Does:** an event of the asset `hymirec_release`, for DAGs that are scheduled on it; skipped where the "
+    "day's release is not the current one.\n\n**When it fails:** the warehouse cannot be read; clear the task.",
 )
 def announce_release(**context: Any) -> None:
     """Tell which release is current; skipped where the day's own is not, so that nobody is woken for nothing."""
