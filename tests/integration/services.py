@@ -25,7 +25,13 @@ def free_port() -> int:
 
 def local(state: Path) -> dict[str, str]:
     """Environment of a command with a state folder of its own: nothing of the test session's state shows through."""
-    ours = ("MLFLOW_TRACKING_URI", "HYMIREC_CACHE", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    ours = (
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "HYMIREC_CACHE",
+        "HYMIREC_MLFLOW_URL",
+        "HYMIREC_WAREHOUSE",
+        "MLFLOW_TRACKING_URI",
+    )
     return {key: value for key, value in os.environ.items() if key not in ours} | {"HYMIREC_STATE": str(state)}
 
 

@@ -6,6 +6,7 @@ The warehouse has no events, so that each day ends in its first job.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class Backfilled:
     tasks: list[dict[str, dict[str, Any]]]
     """Of each day, in order of days, its task instances by their id."""
     mail: list[str]
+    refused: str
+    """What a foreground run said meanwhile."""
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +41,13 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "subject": "failed",
         "html_content": "{{ exception }}",
     }
+    warehouse = str(tmp_path_factory.mktemp("empty"))
     with MailServer() as mail:
         services = Services(
             repository,
             tmp_path_factory.mktemp("backfill"),
             HYMIREC_SCHEDULE="@daily",
-            HYMIREC_WAREHOUSE=str(tmp_path_factory.mktemp("empty")),
+            HYMIREC_WAREHOUSE=warehouse,
             HYMIREC_NOTIFIER="airflow.providers.smtp.notifications.smtp.SmtpNotifier",
             HYMIREC_NOTIFIER_KWARGS=json.dumps(arguments),
             AIRFLOW_CONN_SMTP_DEFAULT=mail.connection,
@@ -52,9 +56,10 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             done = services.call("up")
             assert done.returncode == 0, done.stdout + done.stderr
             services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
+            foreground = services.call("run", module="infra.refresh", DS=DAYS[0], WAREHOUSE=warehouse)
             runs = services.ended(DAG, len(DAYS), "backfill")
             tasks = [{task["task_id"]: task for task in services.api.tasks(DAG, run["dag_run_id"])} for run in runs]
-            yield Backfilled(tasks, [text_of(message) for message in mail.received])
+            yield Backfilled(tasks, [text_of(message) for message in mail.received], foreground.stderr)
         finally:
             services.call("down")
 
@@ -72,3 +77,7 @@ def test_each_failure_is_told_with_its_reason_and_a_link(backfilled: Backfilled)
         (told,) = [text for text in backfilled.mail if f"missing partition events/ds={ds}" in text]
         assert told.startswith("check_inputs: error: ")
         assert f"/runs/{day['check_inputs']['dag_run_id'].replace(':', '%3A').replace('+', '%2B')}/tasks" in told
+
+
+def test_a_foreground_run_in_the_same_warehouse_is_refused_meanwhile(backfilled: Backfilled) -> None:
+    assert re.match(r"error: warehouse \S+: seen \w+__\S+ of the scheduler at work in it; ", backfilled.refused)
