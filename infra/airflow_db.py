@@ -15,7 +15,7 @@ POOLS = REPOSITORY / "infra" / "pools.json"
 
 def migrate(env: dict[str, str], log_path: Path) -> None:
     """Bring Airflow's metadata database up to date, once a version of Airflow and of the file of pools."""
-    database = Path(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///"))
+    database = Path(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].removeprefix("sqlite:///").partition("?")[0])
     stamp = database.with_suffix(".version")
     wanted = f"{version('apache-airflow')}\n{POOLS.read_text()}"
     if database.exists() and stamp.exists() and stamp.read_text() == wanted:

@@ -64,7 +64,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_SECRET": _secret(home),
     }
     defaults = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        # Its processes take turns at writing; on a busy machine one may wait for longer than SQLite's five seconds.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",

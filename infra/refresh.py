@@ -61,13 +61,13 @@ def foreground(ds: str) -> int:
     conf = _conf(ds)
     del conf["ds"]  # the logical date says it
     warehouse = Warehouse(conf["warehouse"])
-    _check_free(warehouse)
     with foreground_lock.hold(warehouse, ds) as lock:
+        _check_free(warehouse)
         return _dags_test(ds, conf, lock)
 
 
 def _check_free(warehouse: Warehouse) -> None:
-    """Refuse a warehouse in which the scheduler is at work; its runs look out for ours by themselves."""
+    """Refuse a warehouse in which the scheduler is at work; runs that it starts later look out for our lock."""
     found = services.running()
     for run in services.api(found).running(DAG) if found else ():
         given = (run["conf"] or {}).get("warehouse")
