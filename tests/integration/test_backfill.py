@@ -53,9 +53,12 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             AIRFLOW_CONN_SMTP_DEFAULT=mail.connection,
         )
         try:
+            # Before the scheduler writes to the same SQLite, which may refuse one of two writers.
+            services.airflow("db", "migrate")
+            services.airflow("dags", "reserialize")
+            services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
             done = services.call("up")
             assert done.returncode == 0, done.stdout + done.stderr
-            services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
             foreground = services.call("run", module="infra.refresh", DS=DAYS[0], WAREHOUSE=warehouse)
             runs = services.ended(DAG, len(DAYS), "backfill")
             tasks = [{task["task_id"]: task for task in services.api.tasks(DAG, run["dag_run_id"])} for run in runs]
