@@ -21,8 +21,8 @@ RELEASE = Asset("hymirec_release", group="hymirec")
 
 def tell(context: Mapping[str, Any], outlets: Iterable[Any], refresh: Mapping[str, Any], **more: str) -> None:
     """Say in the events of a task's ``outlets`` what they are about."""
-    extra = {name: refresh[name] for name in ("warehouse", "ds", "refresh_id")}
     for outlet in outlets:
+        extra = {name: refresh[name] for name in ("warehouse", "ds", "refresh_id")}
         context["outlet_events"][outlet].extra = {**extra, **more}
 
 

@@ -61,9 +61,9 @@ def fake_job(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def run(operator: Any) -> dict[Any, Any]:
+def run(operator: Any, resolved: dict[str, str | None] = REFRESH) -> dict[Any, Any]:
     """Call ``execute`` as Airflow does, past the guard against calls from outside a task; return the events."""
-    ti = SimpleNamespace(xcom_pull=lambda task_ids: {"resolve": REFRESH}[task_ids], log_url="http://airflow/log")
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: {"resolve": resolved}[task_ids], log_url="http://airflow/log")
     context = {"ti": ti, "outlet_events": defaultdict(SimpleNamespace)}
     type(operator).execute.__wrapped__(operator, context)
     return context["outlet_events"]
@@ -82,6 +82,9 @@ class TestJobOperator:
         operator.outlets = [HISTORIES]
         events = run(operator)
         assert events[HISTORIES].extra == {name: REFRESH[name] for name in ("warehouse", "ds", "refresh_id")}
+
+    def test_a_rollback_has_no_day_and_no_outlet(self, fake_job: Any) -> None:
+        assert not run(fake_job("print('done')"), {"warehouse": "w", "reason": "clicks fell", "refresh_id": "r"})
 
     def test_bad_input(self, fake_job: Any) -> None:
         with pytest.raises(AirflowFailException, match="publish: error: gate: seen 0") as caught:
