@@ -3,24 +3,7 @@
 Turns one day of events and the item catalogue into one published release: the interests of every user and
 an ANN index.
 
-| task | what it does | runs as |
-|---|---|---|
-| resolve | which day, which warehouse, which profile | Python |
-| check_inputs | contract; bad rows to quarantine, a breach stops the run | Spark |
-| update_histories | yesterday's histories + the day's events | Spark |
-| train_encoder | stage 1: the content encoder, tuned end to end, when due | training launcher |
-| embed_catalog | states of texts that are new | Spark |
-| train_item_space | stage 1: item vectors from states and purchases, tuned when due | training launcher |
-| fit_codebook | the codebook, when due; a new generation of it on drift | subprocess |
-| encode_items | codes of new items; gate: the codebook has not collapsed | Spark |
-| train_recommender | stage 2: K interests a user, when due | training launcher |
-| evaluate | held-out days, beside the champion and baselines | training launcher |
-| choose_model | gate: the model trained today, or the champion it was to replace | subprocess |
-| champion_serves | after a refusal the tasks of the group champion compute the day with the champion's model; \
-else they are skipped | Python |
-| export_interests | interests of all users, from their history up to the day | Spark |
-| build_index | ANN index that reaches the recall target | subprocess |
-| publish | gate, then one atomic switch of `releases/CURRENT` | subprocess |
+TASKS
 
 Every task is a transaction on the partition `ds`: it can be cleared and rerun at any time.
 
@@ -29,90 +12,91 @@ Every task is a transaction on the partition `ds`: it can be cleared and rerun a
 before the first release).
 
     airflow dags trigger hymirec_refresh --conf '{"ds": "2017-12-03"}'
+
+**One at a time.** A run waits in `resolve` until no other is at work; of those that wait the earliest day goes first.
+So a backfill needs no limit of its own. To run a past day again does not move `CURRENT` back.
+
+**Who is told.** Other DAGs by the assets `hymirec_items`, `hymirec_histories`, `hymirec_interests` and
+`hymirec_release`; people, when a task has failed for good, by the notifier in `HYMIREC_NOTIFIER`.
 """
 
 from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from airflow.sdk import DAG, BaseOperator, CronDataIntervalTimetable, Param, TaskGroup, TriggerRule, chain, task
+from airflow.sdk import (
+    DAG,
+    BaseOperator,
+    CronDataIntervalTimetable,
+    Param,
+    PokeReturnValue,
+    TaskGroup,
+    TriggerRule,
+    chain,
+    task,
+)
 
-from dags.launch import JobOperator, SparkJobOperator, warehouse_param
+from dags.assets import announce_release
+from dags.failures import notifier
+from dags.launch import REPOSITORY, warehouse_param
+from dags.refresh_jobs import JOBS, task_table
 
-
-class Job(NamedTuple):
-    """A job of the chain: how it is started, and after how long it counts as stuck."""
-
-    name: str
-    operator: type[SparkJobOperator | JobOperator]
-    timeout: timedelta
-    overrides: tuple[str, ...] = ()
-    """Which of launch.OVERRIDES it takes."""
-
-
-JOBS = {
-    job.name: job
-    for job in (
-        Job("check_inputs", SparkJobOperator, timedelta(hours=2)),
-        Job("update_histories", SparkJobOperator, timedelta(hours=4)),
-        Job("train_encoder", JobOperator, timedelta(hours=12), overrides=("retrain",)),
-        Job("embed_catalog", SparkJobOperator, timedelta(hours=12)),
-        Job("train_item_space", JobOperator, timedelta(hours=12), overrides=("retrain",)),
-        Job("fit_codebook", JobOperator, timedelta(hours=4), overrides=("recode",)),
-        Job("encode_items", SparkJobOperator, timedelta(hours=4)),
-        Job("train_recommender", JobOperator, timedelta(hours=24), overrides=("retrain",)),
-        Job("evaluate", JobOperator, timedelta(hours=4)),
-        Job("choose_model", JobOperator, timedelta(hours=1)),
-        Job("export_interests", SparkJobOperator, timedelta(hours=12)),
-        Job("build_index", JobOperator, timedelta(hours=4)),
-        Job("publish", JobOperator, timedelta(hours=1), overrides=("promote",)),
-    )
-}
 TRAINED = list(JOBS)[: list(JOBS).index("export_interests")]
 """Tasks up to the choice of the model, in order."""
 AGAIN = ("embed_catalog", "train_item_space", "fit_codebook", "encode_items", "evaluate")
 """Tasks that compute the day once more, with the champion's model."""
 RELEASED = list(JOBS)[len(TRAINED) :]
+PROFILES = sorted(path.stem for path in (REPOSITORY / "infra" / "profiles").glob("*.yaml"))
 
+
+def choice(title: str, description: str, **words: str) -> Param:
+    """Return a parameter in place of a setting of the profile: one of ``words``, each with its meaning."""
+    return Param(
+        None,
+        type=["null", "string"],
+        enum=[None, *words],
+        values_display={"null": "as the profile says", **{word: f"{word}: {text}" for word, text in words.items()}},
+        title=title,
+        description=description,
+        section="Instead of what the profile says",
+    )
+
+
+# Airflow shows a refused value with all of these words, so ``allowed`` says in plain ones what a pattern means.
 PARAMS = {
-    "warehouse": warehouse_param(),
-    "profile": Param(
-        os.environ.get("HYMIREC_PROFILE", "demo"),
-        type="string",
-        minLength=1,
-        title="Profile",
-        description="A profile in infra/profiles, or a path to a YAML file.",
-    ),
     "ds": Param(
         None,
         type=["null", "string"],
         format="date",
+        allowed="a day written YYYY-MM-DD",
         title="Day",
-        description="Day (UTC) to refresh, YYYY-MM-DD. Empty: see the documentation of this DAG.",
+        description="Day (UTC) to refresh, YYYY-MM-DD. Empty: the oldest day that the current release does not cover.",
     ),
-    "retrain": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "always", "never"],
-        title="Retrain",
-        description="auto: train models that are due; always; never. Empty: as the profile says.",
+    "warehouse": warehouse_param(),
+    "profile": Param(
+        os.environ.get("HYMIREC_PROFILE", "demo"),
+        type="string",
+        pattern=rf"^({'|'.join(PROFILES)})$|/|\.ya?ml$",
+        allowed=f"{', '.join(PROFILES)}, or a path to a YAML file",
+        examples=PROFILES,
+        title="Profile",
+        description=f"One of infra/profiles ({', '.join(PROFILES)}), or a path to a YAML file.",
     ),
-    "recode": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "always"],
-        title="Recode",
-        description="always: fit a new codebook, which merges its generations and changes all codes.",
+    "retrain": choice(
+        "Retrain", "Whether models are trained.", auto="those that are due", always="all, today", never="none"
     ),
-    "promote": Param(
-        None,
-        type=["null", "string"],
-        enum=[None, "auto", "dry-run", "never"],
-        title="Promote",
-        description="auto: switch to a release that passes the gate; never: publish it without; dry-run: only judge. "
-        "Empty: as the profile says.",
+    "recode": choice(
+        "Recode",
+        "Whether all items get new codes, which merges the generations of the codebook.",
+        auto="when that is due",
+        always="today",
+    ),
+    "promote": choice(
+        "Promote",
+        "What becomes of a release that passes the gate.",
+        **{"auto": "switch to it", "dry-run": "only judge, write nothing", "never": "write it, do not switch"},
     ),
 }
 
@@ -126,24 +110,26 @@ def schedule() -> CronDataIntervalTimetable | None:
     return None if expression == "none" else CronDataIntervalTimetable(expression, timezone="UTC")
 
 
-def start(name: str, overrides: tuple[str, ...] = (), trigger_rule: str = TriggerRule.ALL_SUCCESS) -> BaseOperator:
-    """Return the task that runs a job."""
+def start(name: str, *, trigger_rule: str = TriggerRule.ALL_SUCCESS, again: bool = False) -> BaseOperator:
+    """Return the task that runs a job; ``again`` with the champion's model."""
     job = JOBS[name]
     return job.operator(
         task_id=name,
         job=name,
         resolver="resolve",
-        overrides=overrides,
+        overrides=() if again else job.overrides,
+        pool=job.pool,
+        outlets=list(job.outlets),
         execution_timeout=job.timeout,
         trigger_rule=trigger_rule,
-        doc_md=f"`python -m jobs.{name} --help`",
+        doc_md=job.document(again=again),
     )
 
 
 with DAG(
     "hymirec_refresh",
     description="One day of events and the catalogue become one published release",
-    doc_md=__doc__,
+    doc_md=(__doc__ or "").replace("TASKS", task_table()),
     schedule=schedule(),
     start_date=datetime(2000, 1, 1, tzinfo=UTC),
     catchup=False,
@@ -156,24 +142,37 @@ with DAG(
         "retry_delay": timedelta(seconds=30),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=15),
+        "execution_timeout": timedelta(minutes=10),  # of tasks that are no jobs
+        "on_failure_callback": notifier(),
     },
 ) as dag:
 
-    @task(execution_timeout=timedelta(minutes=10), multiple_outputs=False)
+    @task.sensor(
+        mode="reschedule",  # in no slot while it waits
+        poke_interval=30,
+        exponential_backoff=True,  # each look starts a process
+        max_wait=timedelta(minutes=3),
+        timeout=timedelta(days=7).total_seconds(),
+        doc_md="**Does:** waits until no other run is at work, the earliest day first; then works out day, warehouse "
+        "and profile. Its log says for what it waits.\n\n**When it fails:** the error names the value of the conf or "
+        "the setting of the profile; trigger a new run with the right one.",
+    )
     def resolve(
         params: Any = None,
         dag_run: Any = None,
         run_id: str | None = None,
         logical_date: datetime | None = None,
-    ) -> dict[str, str | None]:
-        """Work out the run's day, warehouse and profile, whatever kind of run it is."""
+        ti: Any = None,
+    ) -> PokeReturnValue:
+        """Work out the run's day, warehouse and profile, whatever kind of run it is, once it is its turn."""
         from airflow.sdk.exceptions import AirflowFailException
 
+        from dags import turns
         from hymirec_model.errors import HymirecError
         from jobs.platform.resolver import resolve_refresh
 
         try:
-            return resolve_refresh(
+            refresh = resolve_refresh(
                 params,
                 conf=dag_run.conf or {},
                 logical_date=logical_date,
@@ -182,8 +181,16 @@ with DAG(
             )
         except HymirecError as error:
             raise AirflowFailException(f"error: {error}") from None
+        ahead = turns.ahead(ti, str(refresh["warehouse"]))
+        if ahead is not None:
+            print(f"waiting for {ahead}")
+        return PokeReturnValue(ahead is None, refresh)
 
-    @task.short_circuit(execution_timeout=timedelta(minutes=10), ignore_downstream_trigger_rules=False)
+    @task.short_circuit(
+        ignore_downstream_trigger_rules=False,
+        doc_md="**Does:** goes on to the tasks of the group champion after a refusal by choose_model; else skips "
+        "them.\n\n**When it fails:** choose_model has written no choice for the day; clear that task.",
+    )
     def champion_serves(ti: Any = None) -> bool:
         """Whether the day's own model was refused, so that the tasks of the group champion have to run."""
         from jobs.platform import model_choice
@@ -193,11 +200,12 @@ with DAG(
         return model_choice.champion_serves(Warehouse(refresh["warehouse"]), refresh["ds"])
 
     resolved = resolve()
-    trained = [start(name, JOBS[name].overrides) for name in TRAINED]
+    trained = [start(name) for name in TRAINED]
     refused = champion_serves()
     with TaskGroup("champion", tooltip="The day computed again with the champion's model, after a refusal"):
-        again = [start(name) for name in AGAIN]
+        again = [start(name, again=True) for name in AGAIN]
     # Whether the champion's tasks ran or were skipped, the day goes on; not when one of them failed.
-    export = start(RELEASED[0], JOBS[RELEASED[0]].overrides, TriggerRule.NONE_FAILED)
-    chain(resolved, *trained, refused, *again, export, *[start(name, JOBS[name].overrides) for name in RELEASED[1:]])
+    export = start(RELEASED[0], trigger_rule=TriggerRule.NONE_FAILED)
+    released = [start(name) for name in RELEASED[1:]]
+    chain(resolved, *trained, refused, *again, export, *released, announce_release())
     chain(trained[-1], export)

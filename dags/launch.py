@@ -3,8 +3,7 @@
 Both operators take the job's name and what the task ``resolver`` worked out (for a refresh: warehouse, ds, profile,
 refresh_id, retrain, recode, promote), turn it into the job's command-line options, stream the job's output into the
 task's log and end the task by the job's exit code: 2 is bad input, which does not mend itself, so the task fails at
-once; any other code is retried. The failure names the job's own ``error: …``
-line.
+once; any other code is retried. A task that ends well tells in the events of its outlets what they are about.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import BaseOperator, Param
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
+
+from dags import assets, failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BAD_INPUT = 2
 OVERRIDES = ("retrain", "recode", "promote")  # options that only some jobs have; the others every job has
 _GRACE_SECONDS = 15
 _KEPT_LINES = 50
-_PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
 
 
 def warehouse_param() -> Param:
@@ -40,7 +39,8 @@ def warehouse_param() -> Param:
     return Param(
         os.environ.get("HYMIREC_WAREHOUSE", str(REPOSITORY / "var" / "warehouse")),
         type="string",
-        minLength=1,
+        pattern=r"^(?!\w+://)\S|^(file|s3|s3a|gs|hdfs)://\S",
+        allowed="a folder, or a URI of file, s3, s3a, gs, hdfs",
         title="Warehouse",
         description="A local folder, or an s3a://, gs:// or hdfs:// URI.",
     )
@@ -56,24 +56,10 @@ def options(refresh: Mapping[str, str | None], overrides: Collection[str]) -> li
     ]
 
 
-def fail(job: str, exit_code: int, lines: Iterable[str]) -> NoReturn:
-    """End the task of a job that failed: for good when its input is bad, else with a retry."""
-    last, reason = "", ""
-    for line in lines:
-        if _PROGRESS_BAR.search(line):  # a bar prints after the traceback when it is torn down
-            continue
-        last = line.strip() or last
-        reason = line.strip() if line.startswith("error: ") else reason
-    if exit_code == BAD_INPUT:
-        raise AirflowFailException(f"{job}: {reason or last}")
-    ending = f"ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-    raise AirflowException(f"{job}: {ending}: {reason or last or 'it printed nothing'}")
-
-
-def job_options(task: SparkJobOperator | JobOperator, context: Context) -> list[str]:
-    """Return the options of a task's job, from what the task ``resolver`` returned."""
+def resolved(task: SparkJobOperator | JobOperator, context: Context) -> dict[str, str | None]:
+    """Return what the task ``resolver`` returned."""
     # Pulled here, not handed over as an XCom argument: that would add an edge from the resolver to each task.
-    return options(context["ti"].xcom_pull(task_ids=task.resolver), task.overrides)
+    return dict(context["ti"].xcom_pull(task_ids=task.resolver))
 
 
 class SparkJobOperator(SparkSubmitOperator):
@@ -94,14 +80,17 @@ class SparkJobOperator(SparkSubmitOperator):
 
     def execute(self, context: Context) -> None:
         """Submit the job and wait for it."""
-        self.application_args = [self.job, *job_options(self, context)]
+        refresh = resolved(self, context)
+        self.application_args = [self.job, *options(refresh, self.overrides)]
         try:
             super().execute(context)
         except AirflowException as error:
             found = re.search(r"Error code is: (-?\d+)", str(error))
             if found is None:
                 raise
-            fail(self.job, int(found[1]), str(error).splitlines())
+            links = failures.links(context, self.job, str(refresh["refresh_id"]))
+            failures.fail(self.job, int(found[1]), str(error).splitlines(), links)
+        assets.tell(context, self.outlets, refresh)
 
 
 class JobOperator(BaseOperator):
@@ -118,7 +107,8 @@ class JobOperator(BaseOperator):
 
     def execute(self, context: Context) -> None:
         """Start the job in a process group of its own, log what it prints and wait for it."""
-        command = [sys.executable, "-m", "jobs.platform.launcher", self.job, *job_options(self, context)]
+        refresh = resolved(self, context)
+        command = [sys.executable, "-m", "jobs.platform.launcher", self.job, *options(refresh, self.overrides)]
         self.log.info("Command: %s", command)
         self._process = subprocess.Popen(
             command,
@@ -142,7 +132,9 @@ class JobOperator(BaseOperator):
             self.on_kill()
             raise
         if exit_code != 0:
-            fail(self.job, exit_code, kept)
+            links = failures.links(context, self.job, str(refresh["refresh_id"]))
+            failures.fail(self.job, exit_code, kept, links)
+        assets.tell(context, self.outlets, refresh)
 
     def on_kill(self) -> None:
         """End the job and what it started; Airflow calls this on a timeout and when a run is stopped."""

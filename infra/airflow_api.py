@@ -47,32 +47,38 @@ class AirflowApi:
 
     def knows(self, dag: str) -> bool:
         """Tell whether the DAG is there and can be triggered."""
-        found = self._get(f"dags/{dag}")
+        found = self.get(f"dags/{dag}")
         return bool(found) and not found["is_paused"]
 
     def runs(self, dag: str, limit: int) -> list[dict[str, Any]]:
         """Return the latest runs, newest first."""
-        found = self._get(f"dags/{dag}/dagRuns?order_by=-run_after&limit={limit}")
+        found = self.get(f"dags/{dag}/dagRuns?order_by=-run_after&limit={limit}")
+        return list(found["dag_runs"]) if found else []
+
+    def running(self, dag: str) -> list[dict[str, Any]]:
+        """Return the runs that are at work."""
+        found = self.get(f"dags/{dag}/dagRuns?state=running")
         return list(found["dag_runs"]) if found else []
 
     def run(self, dag: str, run_id: str) -> dict[str, Any]:
         """Return one run."""
-        return dict(self._get(f"dags/{dag}/dagRuns/{quote(run_id)}") or {})
+        return dict(self.get(f"dags/{dag}/dagRuns/{quote(run_id)}") or {})
 
     def tasks(self, dag: str, run_id: str) -> list[dict[str, Any]]:
         """Return the task instances of a run, in the order in which they ran or will run."""
-        found = self._get(f"dags/{dag}/dagRuns/{quote(run_id)}/taskInstances")
+        found = self.get(f"dags/{dag}/dagRuns/{quote(run_id)}/taskInstances")
         return sorted(found["task_instances"], key=lambda t: (t["start_date"] or "9",)) if found else []
 
     def reason(self, dag: str, task: dict[str, Any]) -> str:
         """Return why a task failed, empty if its log does not say."""
         base = f"dags/{dag}/dagRuns/{quote(task['dag_run_id'])}/taskInstances/{task['task_id']}"
-        log = self._get(f"{base}/logs/{task['try_number']}?full_content=true") or {}
+        log = self.get(f"{base}/logs/{task['try_number']}?full_content=true") or {}
         messages = [entry for entry in log.get("content", []) if isinstance(entry, dict)]
         errors = [entry["error_detail"] for entry in messages if entry.get("error_detail")]
         return str(errors[-1][0]["exc_value"]).splitlines()[0] if errors else ""
 
-    def _get(self, path: str) -> Any:
+    def get(self, path: str) -> Any:
+        """Return what the API answers to a GET of ``path``; None if nobody answers or the answer is an error."""
         if self._token is None:
             try:
                 password = json.loads(self._passwords.read_text())["admin"]

@@ -64,7 +64,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_SECRET": _secret(home),
     }
     defaults = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        # Its processes take turns at writing; on a busy machine one may wait for longer than SQLite's five seconds.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -75,6 +76,12 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[*]"}),
         # The built-in data ended years ago: a schedule would ask for yesterday's partition and always fail.
         "HYMIREC_SCHEDULE": "none",
+        "HYMIREC_WAREHOUSE": str(state / "warehouse"),
+        # infra/airflow_db.py makes these pools.
+        "HYMIREC_SPARK_POOL": "hymirec_spark",
+        "HYMIREC_TRAINING_POOL": "hymirec_training",
+        # Jobs write to MLflow's database; links in messages lead to the server's pages.
+        "HYMIREC_MLFLOW_URL": f"http://{LOOPBACK}:{port('MLFLOW_PORT', 5000, base)}",
         "SPARK_CONF_DIR": str(REPOSITORY / "infra" / "spark"),
         "SPARK_LOCAL_IP": LOOPBACK,
         "PYSPARK_PYTHON": str(binaries / "python"),

@@ -21,6 +21,7 @@ from infra import services
 from infra.airflow_db import DAG, migrate
 from infra.local_env import SettingError, environment
 from infra.progress import TaskLog
+from jobs.platform import foreground_lock
 from jobs.platform.errors import JobError
 from jobs.platform.local import REPOSITORY, state_folder
 from jobs.platform.profile import load_profile
@@ -59,8 +60,28 @@ def foreground(ds: str) -> int:
     """Run ``airflow dags test`` for ``ds``, show its progress, and return its exit code."""
     conf = _conf(ds)
     del conf["ds"]  # the logical date says it
+    warehouse = Warehouse(conf["warehouse"])
+    with foreground_lock.hold(warehouse, ds) as lock:
+        _check_free(warehouse)
+        return _dags_test(ds, conf, lock)
+
+
+def _check_free(warehouse: Warehouse) -> None:
+    """Refuse a warehouse in which the scheduler is at work; runs that it starts later look out for our lock."""
+    found = services.running()
+    for run in services.api(found).running(DAG) if found else ():
+        given = (run["conf"] or {}).get("warehouse")
+        if Warehouse(given or environment()["HYMIREC_WAREHOUSE"]).uri == warehouse.uri:
+            raise JobError(
+                f"warehouse {warehouse.uri}: seen {run['dag_run_id']} of the scheduler at work in it; allowed: one run "
+                "at a time; wait for its end (`make status`), or stop the scheduler with `make down`"
+            )
+
+
+def _dags_test(ds: str, conf: dict[str, str], lock: int) -> int:
     env = environment()
     state = state_folder(env)
+    env["HYMIREC_FOREGROUND"] = "1"
     env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{state}/airflow/foreground.db"
     env.setdefault("HYMIREC_RETRIES", "0")  # someone is watching: show a failure, do not wait and retry
     env["COLUMNS"] = "200"
@@ -79,6 +100,7 @@ def foreground(ds: str) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        pass_fds=[lock],
     )
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     assert process.stdout is not None

@@ -169,12 +169,12 @@ def status() -> int:
     for name, (pid, _) in found.services.items():
         print(f"  {name:<14} " + (f"ended, log: {_short(_log(name))}" if name in dead else f"running, pid {pid}"))
     _tell(found)
-    api, lines = _api(found), []
-    for run in api.runs(DAG, limit=5):
+    airflow, lines = api(found), []
+    for run in airflow.runs(DAG, limit=5):
         lines.append(f"\n  {run['state']:<9} {run['dag_run_id']}")
-        for task in api.tasks(DAG, run["dag_run_id"]):
+        for task in airflow.tasks(DAG, run["dag_run_id"]):
             seconds = f"{task['duration']:.0f} s" if task["duration"] else ""
-            reason = api.reason(DAG, task) if task["state"] == "failed" else ""
+            reason = airflow.reason(DAG, task) if task["state"] == "failed" else ""
             lines.append(f"    {task['state'] or 'waiting':<16} {task['task_id']:<25} {seconds:>6}  {reason}".rstrip())
     print("\n".join(lines))
     return 0
@@ -213,7 +213,7 @@ def _wait_until_ready(started: Running) -> None:
         for part in ("scheduler", "dag_processor"):
             if health[part]["status"] != "healthy":
                 return f"Airflow {part}"
-        if not _api(started).knows(DAG):
+        if not api(started).knows(DAG):
             return f"DAG {DAG}"
         return ""
 
@@ -249,7 +249,8 @@ def _check_free(name: str, number: int) -> None:
             ) from None
 
 
-def _api(found: Running) -> AirflowApi:
+def api(found: Running) -> AirflowApi:
+    """Return the API of the Airflow that is running."""
     return AirflowApi(found.airflow_url, _passwords())
 
 

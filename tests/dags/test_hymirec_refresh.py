@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pendulum
 import pytest
+from airflow.sdk.exceptions import ParamValidationError
 
 CHAIN = [
     "resolve",
@@ -33,8 +37,9 @@ CHAIN = [
     "export_interests",
     "build_index",
     "publish",
+    "announce_release",
 ]
-JOBS = [name for name in CHAIN if name not in ("resolve", "champion_serves")]
+JOBS = [name for name in CHAIN if name not in ("resolve", "champion_serves", "announce_release")]
 ON_SPARK = {"check_inputs", "update_histories", "embed_catalog", "encode_items", "export_interests"}
 HEAVY = ["torch", "pyspark", "faiss", "mlflow", "transformers", "pandas", "numpy", "pyarrow"]
 
@@ -118,7 +123,7 @@ def test_tasks_start_their_jobs_as_designed(dag: Any) -> None:
 def test_tasks_are_bounded_and_retried(dag: Any) -> None:
     for task in dag.tasks:
         assert task.execution_timeout is not None and task.execution_timeout <= timedelta(days=1)
-        assert task.retries == 2 and task.retry_exponential_backoff
+        assert task.retries == 2 and task.retry_exponential_backoff and task.max_retry_delay == timedelta(minutes=15)
     assert dag.max_active_runs == 1 and not dag.catchup
 
 
@@ -128,6 +133,51 @@ def test_is_documented(dag: Any) -> None:
         assert dag.params.get_param(name).description
     for name in CHAIN:
         assert name.startswith("champion.") or f"| {name} |" in dag.doc_md
+        assert "**Does:** " in dag.get_task(name).doc_md and "**When it fails:** " in dag.get_task(name).doc_md, name
+
+
+def test_somebody_is_told_of_each_failure(dag: Any) -> None:
+    from dags.failures import LogNotifier
+
+    for task in dag.tasks:
+        assert [type(notifier) for notifier in task.on_failure_callback] == [LogNotifier], task.task_id
+
+
+def test_other_dags_can_follow(dag: Any) -> None:
+    outlets = {
+        name: [asset.name for asset in dag.get_task(name).outlets] for name in CHAIN if dag.get_task(name).outlets
+    }
+    assert outlets == {
+        "check_inputs": ["hymirec_items"],
+        "update_histories": ["hymirec_histories"],
+        "export_interests": ["hymirec_interests"],
+        "announce_release": ["hymirec_release"],
+    }
+
+
+def test_tasks_have_pools_and_this_machine_makes_them(dag: Any, repository: Path) -> None:
+    pools: dict[str, set[str]] = {}
+    for task in dag.tasks:
+        pools.setdefault(task.pool, set()).add(task.task_id.removeprefix("champion."))
+    assert pools["hymirec_spark"] == ON_SPARK
+    assert pools["hymirec_training"] >= {"train_encoder", "train_item_space", "train_recommender", "evaluate"}
+    assert pools["default_pool"] >= {"resolve", "champion_serves", "publish"}
+    assert pools.keys() - {"default_pool"} == json.loads((repository / "infra" / "pools.json").read_text()).keys()
+
+
+def test_an_airflow_that_names_no_pool_uses_the_one_it_has(repository: Path) -> None:
+    """Tasks of a pool that is not there would wait for ever."""
+    script = "from dags.hymirec_refresh import dag; print(sorted({task.pool for task in dag.tasks}))"
+    env = {key: value for key, value in os.environ.items() if not key.endswith("_POOL")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=repository,
+        env={**env, "HYMIREC_TRAINING_POOL": "gpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "['default_pool', 'gpu']"
 
 
 def test_form_offers_what_the_jobs_take(dag: Any) -> None:
@@ -138,6 +188,45 @@ def test_form_offers_what_the_jobs_take(dag: Any) -> None:
     assert dag.params.get_param("retrain").schema["enum"] == [None, *RETRAIN]
     assert dag.params.get_param("recode").schema["enum"] == [None, *RECODE]
     assert dag.params.get_param("promote").schema["enum"] == [None, *PROMOTE]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ds", "3.12.2017"),
+        ("ds", "20171203"),
+        ("ds", "2017-02-30"),
+        ("profile", "demmo"),
+        ("profile", ""),
+        ("warehouse", " "),
+        ("warehouse", "ftp://host/warehouse"),
+        ("retrain", "yes"),
+        ("recode", "never"),
+        ("promote", "dry run"),
+    ],
+)
+def test_the_form_refuses(dag: Any, name: str, value: str) -> None:
+    with pytest.raises(ParamValidationError, match=re.escape(repr(value))) as caught:
+        dag.params.get_param(name).resolve(value)
+    assert re.search("'allowed'|'enum'", str(caught.value)), "it has to say what is allowed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ds", "2017-12-03"),
+        ("ds", None),
+        ("profile", "demo"),
+        ("profile", "profiles/mine.yaml"),
+        ("profile", "mine.yml"),
+        ("warehouse", "var/my warehouse"),
+        ("warehouse", "s3a://bucket/warehouse"),
+        ("retrain", None),
+        ("promote", "dry-run"),
+    ],
+)
+def test_the_form_takes(dag: Any, name: str, value: str | None) -> None:
+    assert copy(dag.params.get_param(name)).resolve(value) == value
 
 
 @pytest.mark.parametrize("setting", ["@daily", "0 3 * * *"])

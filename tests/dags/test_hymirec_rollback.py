@@ -22,7 +22,7 @@ def test_is_documented_and_runs_one_at_a_time(dag: Any) -> None:
     assert dag.doc_md and dag.description and dag.max_active_runs == 1 and dag.schedule is None
     for name in ("warehouse", "reason", "to"):
         assert dag.params.get_param(name).description
-    assert list(dag.task_dict) == ["resolve", "rollback"]
+    assert list(dag.task_dict) == ["resolve", "rollback", "announce_release"]
     assert dag.get_task("rollback").retries == 0, "a person is there and reads the error"
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import launch
-from jobs.platform.errors import TrackingError
+from dags.assets import HISTORIES
 
 REFRESH = {
     "warehouse": "/a folder/'quoted'; $HOME",
@@ -43,27 +44,6 @@ class TestOptions:
         assert "--retrain" not in launch.options(given, ["recode"])
 
 
-class TestFail:
-    def test_bad_input_is_not_retried(self) -> None:
-        lines = ["starting", "error: table events, column x: seen 1; allowed: 2", "bye"]
-        with pytest.raises(AirflowFailException, match=r"^check_inputs: error: table events, column x"):
-            launch.fail("check_inputs", 2, lines)
-
-    def test_a_crash_is_retried(self) -> None:
-        with pytest.raises(AirflowException, match="ended with exit code 1: ValueError: boom") as caught:
-            launch.fail("evaluate", 1, ["Traceback", "ValueError: boom", ""])
-        assert not isinstance(caught.value, AirflowFailException)
-
-    def test_an_outage_is_retried(self) -> None:
-        with pytest.raises(AirflowException, match="exit code 75: error: MLflow at http://x: refused") as caught:
-            launch.fail("evaluate", TrackingError.exit_code, ["error: MLflow at http://x: refused"])
-        assert not isinstance(caught.value, AirflowFailException)
-
-    def test_a_signal_is_named(self) -> None:
-        with pytest.raises(AirflowException, match="evaluate: ended by signal 9: it printed nothing"):
-            launch.fail("evaluate", -9, [])
-
-
 @pytest.fixture
 def fake_job(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes a JobOperator run a script in place of the launcher."""
@@ -81,10 +61,12 @@ def fake_job(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def run(operator: Any) -> None:
-    """Call ``execute`` as Airflow does, past the guard against calls from outside a task."""
-    context = {"ti": SimpleNamespace(xcom_pull=lambda task_ids: {"resolve": REFRESH}[task_ids])}
+def run(operator: Any, resolved: dict[str, str | None] = REFRESH) -> dict[Any, Any]:
+    """Call ``execute`` as Airflow does, past the guard against calls from outside a task; return the events."""
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: {"resolve": resolved}[task_ids], log_url="http://airflow/log")
+    context = {"ti": ti, "outlet_events": defaultdict(SimpleNamespace)}
     type(operator).execute.__wrapped__(operator, context)
+    return context["outlet_events"]
 
 
 def alive(process: psutil.Process) -> bool:
@@ -96,11 +78,18 @@ def alive(process: psutil.Process) -> bool:
 
 class TestJobOperator:
     def test_success(self, fake_job: Any) -> None:
-        run(fake_job("print('done')"))
+        operator = fake_job("print('done')")
+        operator.outlets = [HISTORIES]
+        events = run(operator)
+        assert events[HISTORIES].extra == {name: REFRESH[name] for name in ("warehouse", "ds", "refresh_id")}
+
+    def test_a_rollback_has_no_day_and_no_outlet(self, fake_job: Any) -> None:
+        assert not run(fake_job("print('done')"), {"warehouse": "w", "reason": "clicks fell", "refresh_id": "r"})
 
     def test_bad_input(self, fake_job: Any) -> None:
-        with pytest.raises(AirflowFailException, match="publish: error: gate: seen 0"):
+        with pytest.raises(AirflowFailException, match="publish: error: gate: seen 0") as caught:
             run(fake_job("import sys; print('error: gate: seen 0.1; allowed: 1', file=sys.stderr); sys.exit(2)"))
+        assert "\nlog: http://airflow/log" in str(caught.value)
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_on_kill_ends_the_whole_group(self, fake_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra import refresh
+from jobs.platform import foreground_lock
+from jobs.platform.warehouse import Warehouse
 
 
 def write_days(folder: Path, *days: str) -> str:
@@ -61,3 +63,15 @@ def test_a_slip_shows_before_data_are_imported(
     done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith(message)
     assert done.stdout == "" and not (tmp_path / "warehouse").exists()
+
+
+def test_a_warehouse_in_which_another_run_is_at_work_is_refused(repository: Path, tmp_path: Path) -> None:
+    warehouse = write_days(tmp_path / "warehouse", "2017-12-03", "2017-12-04")
+    env = {**os.environ, "WAREHOUSE": warehouse, "DS": "2017-12-04"}
+    with foreground_lock.hold(Warehouse(warehouse), "2017-12-03"):
+        command = [sys.executable, "-m", "infra.refresh", "run"]
+        done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(
+        f"error: warehouse {warehouse}: seen a foreground run of 2017-12-03 at work; allowed: "
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,10 +129,27 @@ def tiny(repository: Path, state: Path, tmp_path_factory: pytest.TempPathFactory
     return Slice(repository, folder, state)
 
 
+def example_of_the_docs(repository: Path) -> str:
+    """Return the DAG in docs/operations.md that follows a release."""
+    text = (repository / "docs" / "operations.md").read_text()
+    (example,) = (block for block in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "DAG" in block)
+    return example
+
+
 @pytest.fixture(scope="session")
-def services(repository: Path, state: Path) -> Iterator[Services]:
-    """Start the services, for all tests that use them."""
-    found = Services(repository, state)
+def services(repository: Path, state: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """Start the services, for all tests that use them; their Airflow has the docs' example beside our DAGs."""
+    theirs = tmp_path_factory.mktemp("dags")
+    (theirs / "load_release.py").write_text(example_of_the_docs(repository))
+    bundles = [
+        {
+            "name": name,
+            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+            "kwargs": {"path": str(folder)},
+        }
+        for name, folder in (("dags-folder", repository / "dags"), ("theirs", theirs))
+    ]
+    found = Services(repository, state, AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps(bundles))
     done = found.call("up")
     assert done.returncode == 0, done.stdout + done.stderr
     yield found

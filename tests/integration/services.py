@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,15 +25,21 @@ def free_port() -> int:
 
 def local(state: Path) -> dict[str, str]:
     """Environment of a command with a state folder of its own: nothing of the test session's state shows through."""
-    ours = ("MLFLOW_TRACKING_URI", "HYMIREC_CACHE", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    ours = (
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "HYMIREC_CACHE",
+        "HYMIREC_MLFLOW_URL",
+        "HYMIREC_WAREHOUSE",
+        "MLFLOW_TRACKING_URI",
+    )
     return {key: value for key, value in os.environ.items() if key not in ours} | {"HYMIREC_STATE": str(state)}
 
 
 class Services:
     """The services of a state folder of their own, on ports of their own."""
 
-    def __init__(self, repository: Path, state: Path) -> None:
-        self.repository, self.state = repository, state
+    def __init__(self, repository: Path, state: Path, **environment: str) -> None:
+        self.repository, self.state, self.environment = repository, state, environment
         self.airflow_port, self.mlflow_port = free_port(), free_port()
 
     @property
@@ -49,6 +56,7 @@ class Services:
             **local(self.state),
             "AIRFLOW_PORT": str(self.airflow_port),
             "MLFLOW_PORT": str(self.mlflow_port),
+            **self.environment,
             **environment,
         }
         return subprocess.run(
@@ -69,16 +77,33 @@ class Services:
     def roll_back(self, warehouse: str, reason: str) -> str:
         """Trigger the DAG hymirec_rollback by Airflow's own command line, wait for its end, and return its state."""
         conf = json.dumps({"warehouse": warehouse, "reason": reason})
-        command = ["airflow", "dags", "trigger", "hymirec_rollback", "--conf", conf, "-o", "json"]
-        done = self._run(["-m", "infra.local_env", "--", *command])
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = self.airflow("dags", "trigger", "hymirec_rollback", "--conf", conf, "-o", "json")
         return self._ended("hymirec_rollback", json.loads(done.stdout.strip().splitlines()[-1])[0]["dag_run_id"])
 
-    def _ended(self, dag: str, run_id: str) -> str:
+    def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Airflow's own command line."""
+        done = self._run(["-m", "infra.local_env", "--", "airflow", *arguments])
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    @property
+    def api(self) -> AirflowApi:
         passwords = self.state / "airflow" / "simple_auth_manager_passwords.json.generated"
-        api = AirflowApi(f"http://127.0.0.1:{self.airflow_port}", passwords)
+        return AirflowApi(f"http://127.0.0.1:{self.airflow_port}", passwords)
+
+    def ended(self, dag: str, count: int, kind: str) -> list[dict[str, Any]]:
+        """Wait until ``count`` runs of a kind have ended, and return them, oldest first."""
         end = time.monotonic() + 1200
-        while (state := api.run(dag, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
+        while time.monotonic() < end:
+            runs = [run for run in self.api.runs(dag, limit=20) if run["run_type"] == kind]
+            if len(runs) >= count and all(run["state"] in ("success", "failed") for run in runs):
+                return runs[::-1]
+            time.sleep(2)
+        raise AssertionError(f"{dag}: {[(run['dag_run_id'], run['state']) for run in runs]}")
+
+    def _ended(self, dag: str, run_id: str) -> str:
+        end = time.monotonic() + 1200
+        while (state := self.api.run(dag, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
             time.sleep(2)
         return str(state)
 

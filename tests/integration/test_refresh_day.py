@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from mlflow import MlflowClient
 
+from dags import failures
+from infra.airflow_db import DAG
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.integration.conftest import DAYS, PROFILE, Refreshed, Slice
@@ -30,6 +35,7 @@ TASKS = [
     "export_interests",
     "build_index",
     "publish",
+    "announce_release",
 ]
 
 
@@ -79,6 +85,32 @@ def test_mlflow_shows_a_parent_run_a_refresh_and_a_nested_run_a_stage(refreshed:
         assert all("seconds" in run.data.metrics for run in nested)
     champion = client.get_model_version_by_alias("hymirec", "champion")
     assert champion.version
+
+
+def test_a_release_starts_the_dag_of_the_docs(refreshed: Refreshed, services: Services) -> None:
+    """The event of the day under the scheduler: recorded, and followed."""
+    warehouse, release = str(refreshed.slice.warehouse), refreshed.releases[DAYS[1]]
+    events = {event["name"]: event for event in services.api.get("assets/events")["asset_events"]}
+    assert events.keys() == {"hymirec_items", "hymirec_histories", "hymirec_interests", "hymirec_release"}
+    for event in events.values():
+        assert (event["extra"]["warehouse"], event["extra"]["ds"]) == (warehouse, DAYS[1])
+    assert events["hymirec_release"]["extra"]["release"] == release
+    (run,) = services.ended("load_release", 1, "asset_triggered")
+    assert run["state"] == "success"
+    entry = f"dags/load_release/dagRuns/{quote(run['dag_run_id'])}/taskInstances/load/xcomEntries/return_value"
+    assert services.api.get(entry)["value"] == f"{warehouse}/releases/{release}"
+
+
+def test_errors_link_to_the_run_of_the_job(
+    refreshed: Refreshed, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYMIREC_MLFLOW_URL", services.mlflow_url)
+    (refresh,) = services.ended(DAG, 1, "manual")
+    context: Any = {"ti": SimpleNamespace(log_url="http://log")}
+    link = failures.links(context, "evaluate", refresh["dag_run_id"])["MLflow"]
+    run = MlflowClient(tracking_uri=services.mlflow_url).get_run(link.rpartition("/")[2])
+    assert link.startswith(f"{services.mlflow_url}/#/experiments/{run.info.experiment_id}/runs/")
+    assert (run.info.run_name, run.data.tags["hymirec.ds"]) == ("evaluate", DAYS[1])
 
 
 class TestRefused:

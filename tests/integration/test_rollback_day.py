@@ -62,6 +62,13 @@ def test_new_models_were_published_and_left_again(story: RolledBack, refreshed: 
     assert last["from"]["release"] == story.retrained and last["to"]["release"] == story.after_rollback
 
 
+def test_other_dags_hear_of_the_rollback(story: RolledBack, services: Services) -> None:
+    (event,) = (
+        e for e in services.api.get("assets/events")["asset_events"] if e["source_dag_id"] == "hymirec_rollback"
+    )
+    assert (event["name"], event["extra"]["release"]) == ("hymirec_release", story.after_rollback)
+
+
 def test_the_same_models_are_refused_and_the_champion_serves_the_day(story: RolledBack, services: Services) -> None:
     assert "champion serves (the challenger was refused: times rolled back" in story.output
     done = [line.split()[1] for line in story.output.splitlines() if line.startswith("  ✓")]

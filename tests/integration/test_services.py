@@ -40,6 +40,12 @@ def test_nothing_listens_outside_loopback(services: Services) -> None:
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
+def test_the_pools_of_the_dag_are_there(services: Services) -> None:
+    """Without them its tasks would wait for ever."""
+    pools = {pool["name"] for pool in services.api.get("pools")["pools"]}
+    assert pools == {"default_pool", "hymirec_spark", "hymirec_training"}
+
+
 def test_the_password_is_made_and_private(services: Services) -> None:
     passwords = services.state / "airflow" / "simple_auth_manager_passwords.json.generated"
     assert len(json.loads(passwords.read_text())["admin"]) >= 12

@@ -1,0 +1,86 @@
+"""A backfill by Airflow's own command, with no limit of its own: days in order, one at a time; failures come by mail.
+
+The warehouse has no events, so that each day ends in its first job.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.airflow_db import DAG
+from tests.integration.services import Services
+from tests.mail import MailServer, text_of
+
+pytestmark = pytest.mark.integration
+DAYS = ("2017-12-03", "2017-12-04", "2017-12-05")
+
+
+@dataclass(frozen=True)
+class Backfilled:
+    """What Airflow says of the days afterwards, and the mail that was sent."""
+
+    tasks: list[dict[str, dict[str, Any]]]
+    """Of each day, in order of days, its task instances by their id."""
+    mail: list[str]
+    refused: str
+    """What a foreground run said meanwhile."""
+
+
+@pytest.fixture(scope="module")
+def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfilled]:
+    arguments = {
+        "to": "team@example.org",
+        "from_email": "airflow@example.org",
+        "subject": "failed",
+        "html_content": "{{ exception }}",
+    }
+    warehouse = str(tmp_path_factory.mktemp("empty"))
+    with MailServer() as mail:
+        services = Services(
+            repository,
+            tmp_path_factory.mktemp("backfill"),
+            HYMIREC_SCHEDULE="@daily",
+            HYMIREC_WAREHOUSE=warehouse,
+            HYMIREC_NOTIFIER="airflow.providers.smtp.notifications.smtp.SmtpNotifier",
+            HYMIREC_NOTIFIER_KWARGS=json.dumps(arguments),
+            AIRFLOW_CONN_SMTP_DEFAULT=mail.connection,
+        )
+        try:
+            # Before the scheduler writes to the same SQLite, which may refuse one of two writers.
+            services.airflow("db", "migrate")
+            services.airflow("dags", "reserialize")
+            services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
+            done = services.call("up")
+            assert done.returncode == 0, done.stdout + done.stderr
+            foreground = services.call("run", module="infra.refresh", DS=DAYS[0], WAREHOUSE=warehouse)
+            runs = services.ended(DAG, len(DAYS), "backfill")
+            tasks = [{task["task_id"]: task for task in services.api.tasks(DAG, run["dag_run_id"])} for run in runs]
+            yield Backfilled(tasks, [text_of(message) for message in mail.received], foreground.stderr)
+        finally:
+            services.call("down")
+
+
+def test_days_come_in_order_one_at_a_time(backfilled: Backfilled) -> None:
+    times = [(day["check_inputs"]["start_date"], day["check_inputs"]["end_date"]) for day in backfilled.tasks]
+    assert len(times) == len(DAYS)
+    moments = [moment for pair in times for moment in pair]
+    assert moments == sorted(moments)
+
+
+def test_each_failure_is_told_with_its_reason_and_a_link(backfilled: Backfilled) -> None:
+    for ds, day in zip(DAYS, backfilled.tasks, strict=True):
+        assert day["check_inputs"]["state"] == "failed" and day["publish"]["state"] == "upstream_failed"
+        (told,) = [text for text in backfilled.mail if f"missing partition events/ds={ds}" in text]
+        assert told.startswith("check_inputs: error: ")
+        assert f"/runs/{day['check_inputs']['dag_run_id'].replace(':', '%3A').replace('+', '%2B')}/tasks" in told
+
+
+def test_a_foreground_run_in_the_same_warehouse_is_refused_meanwhile(backfilled: Backfilled) -> None:
+    assert re.match(r"error: warehouse \S+: seen \w+__\S+ of the scheduler at work in it; ", backfilled.refused)
