@@ -23,7 +23,7 @@ from tests.integration.services import free_port
 
 HELP = "a team's set-up is run on PostgreSQL, which is not on this machine; on Debian: apt-get install postgresql"
 _START_SECONDS, _RUN_SECONDS = 180, 1500
-_ENTRYPOINT, _SECRETS = "infra/deploy/entrypoint.sh", "infra/deploy/secrets.sh"
+_ENTRYPOINT = "infra/deploy/entrypoint.sh"
 
 
 def postgres_binaries() -> Path | None:
@@ -48,7 +48,7 @@ class Cluster:
         self.postgres_port, self.spark_port, self.mlflow_port, self.airflow_port = (free_port() for _ in range(4))
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         (state / "log").mkdir(parents=True)
-        subprocess.run([str(repository / _SECRETS), str(state / "secrets")], check=True, capture_output=True)
+        subprocess.run([str(repository / "infra/deploy/secrets.sh"), str(state / "secrets")], check=True, capture_output=True)
         base = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "HYMIREC"))}
         self.env = environment(
             {
