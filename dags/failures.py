@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,12 +22,15 @@ from urllib.parse import quote
 from airflow.sdk import BaseNotifier
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from jobs.platform.local import REPOSITORY
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+
 BAD_INPUT = 2
 _PROGRESS_BAR = re.compile(r"\d+%\|.*\|")
-_MLFLOW_SECONDS = 3
+_MLFLOW_SECONDS, _PAGE_SECONDS = 3, 300
 
 
 def fail(job: str, exit_code: int, lines: Iterable[str], links: Mapping[str, str]) -> NoReturn:
@@ -75,6 +81,18 @@ def _json(url: str, body: Mapping[str, Any] | None = None) -> Any:
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=_MLFLOW_SECONDS) as answer:
         return json.load(answer)
+
+
+def write_page(context: Context, advice: str) -> None:
+    """Have the page of the day told what failed, by the job report_failure; a callback of tasks that run a job."""
+    task: Any = context["task"]  # one of dags.launch
+    refresh = context["ti"].xcom_pull(task_ids=task.resolver)
+    options = {name: refresh[name] for name in ("warehouse", "ds", "refresh_id")}
+    options |= {"task": task.task_id, "error": str(context.get("exception") or "it was ended"), "advice": advice}
+    command = [sys.executable, "-m", "jobs.report_failure"]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=_PAGE_SECONDS, check=False)
+    logging.getLogger(__name__).info("%s", (done.stdout + done.stderr).strip())
 
 
 class LogNotifier(BaseNotifier):

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from airflow.sdk import (
@@ -39,9 +40,10 @@ from airflow.sdk import (
 )
 
 from dags.assets import announce_release
-from dags.failures import notifier
-from dags.launch import REPOSITORY, warehouse_param
+from dags.failures import notifier, write_page
+from dags.launch import warehouse_param
 from dags.refresh_jobs import JOBS, task_table
+from jobs.platform.local import REPOSITORY
 
 TRAINED = list(JOBS)[: list(JOBS).index("export_interests")]
 """Tasks up to the choice of the model, in order."""
@@ -123,6 +125,7 @@ def start(name: str, *, trigger_rule: str = TriggerRule.ALL_SUCCESS, again: bool
         execution_timeout=job.timeout,
         trigger_rule=trigger_rule,
         doc_md=job.document(again=again),
+        on_failure_callback=[notifier(), partial(write_page, advice=job.when_it_fails)],
     )
 
 

@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
@@ -24,11 +23,11 @@ from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowException
 
 from dags import assets, failures
+from jobs.platform.local import REPOSITORY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 OVERRIDES = ("retrain", "recode", "promote")  # options that only some jobs have; the others every job has
 _GRACE_SECONDS = 15
 _KEPT_LINES = 50

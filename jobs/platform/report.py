@@ -78,7 +78,7 @@ def collect(
             no_people = "" if people else "the release has no users"
         except JobError as error:  # the histories are gone, or others: no reason to keep a release back
             no_people = str(error)
-    tasks = sorted(timings.of_refresh(refresh_id).tasks, key=lambda task: -task[1])
+    tasks = tasks_so_far(refresh_id)
     return Contents(ds, state, verdict, evaluation, choice, release, parent, people, no_people, tasks)
 
 
@@ -91,6 +91,57 @@ def write(wh: Warehouse, html: str, ds: str) -> str:
 
 def render(contents: Contents) -> str:
     """The report as HTML. Whatever comes from a catalogue or a log is escaped."""
+    evaluation = contents.evaluation
+    return _page(
+        "report.html.j2",
+        report=contents,
+        changes=changes(contents.release, contents.parent),
+        metrics=METRICS,
+        quality=quality(evaluation["rows"]),
+        lengths=lengths(evaluation["by_history"]),
+        cohorts=(evaluation["champion"] or {}).get("cohorts", []),
+        model=MODEL,
+        champion=CHAMPION,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the page of a day tells whose refresh ended before publish could judge it.
+
+    Attributes
+    ----------
+    ds, refresh_id, task : str
+    error : str
+        Last words of the task, with links to where more is told.
+    advice : str
+        What to do about it; may be empty.
+    state : str
+        What is served meanwhile.
+    tasks : list of (name, seconds)
+        Tasks that had ended well, slowest first.
+    """
+
+    ds: str
+    refresh_id: str
+    task: str
+    error: str
+    advice: str
+    state: str
+    tasks: list[tuple[str, float]]
+
+
+def render_failure(failure: Failure) -> str:
+    """The page of a failure as HTML. Whatever comes from a job's output is escaped."""
+    return _page("failure.html.j2", failure=failure)
+
+
+def tasks_so_far(refresh_id: str) -> list[tuple[str, float]]:
+    """Name and seconds of a refresh's tasks that have ended, slowest first."""
+    return sorted(timings.of_refresh(refresh_id).tasks, key=lambda task: -task[1])
+
+
+def _page(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -100,18 +151,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    evaluation = contents.evaluation
-    return environment.get_template("report.html.j2").render(
-        report=contents,
-        changes=changes(contents.release, contents.parent),
-        metrics=METRICS,
-        quality=quality(evaluation["rows"]),
-        lengths=lengths(evaluation["by_history"]),
-        cohorts=(evaluation["champion"] or {}).get("cohorts", []),
-        model=MODEL,
-        champion=CHAMPION,
-        longest=max((seconds for _, seconds in contents.tasks), default=1.0),
-    )
+    return environment.get_template(template).render(**values)
 
 
 def changes(release: Release | None, parent: Release | None) -> list[dict[str, str]]:

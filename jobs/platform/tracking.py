@@ -231,6 +231,15 @@ def end_refresh(refresh_id: str, status: Status = "FINISHED") -> None:
             client.set_terminated(parent.info.run_id, status)
 
 
+def add_to_refresh(refresh_id: str, text: str, name: str) -> None:
+    """Log ``text`` as the artefact ``name`` of a refresh's run; without one there is nothing to do."""
+    with _named():
+        client = client_()
+        parent = _find_parent(client, find_experiment(client), refresh_id)
+        if parent is not None:
+            client.log_text(parent.info.run_id, text, name)
+
+
 def client_() -> MlflowClient:
     """Return a client of MLFLOW_TRACKING_URI, by default a SQLite file in the state folder."""
     _import_mlflow()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +52,19 @@ class TestLinks:
         assert failures.links(context, "evaluate", "r") == {"log": "http://a/log"}
         monkeypatch.setenv("HYMIREC_FOREGROUND", "1")
         assert failures.links(context, "evaluate", "r") == {}
+
+
+def test_the_page_of_the_day_tells_of_the_failure(tmp_path: Path) -> None:
+    refresh = {"warehouse": str(tmp_path), "ds": "2018-02-01", "refresh_id": "manual__1", "retrain": None}
+    context: Any = {
+        "task": SimpleNamespace(task_id="champion.evaluate", resolver="resolve"),
+        "ti": SimpleNamespace(xcom_pull=lambda task_ids: {"resolve": refresh}[task_ids]),
+        "exception": AirflowException("evaluate: ended by signal 9: --boom\nlog: http://a/log"),
+    }
+    failures.write_page(context, advice="look at the log")
+    page = (tmp_path / "reports" / "2018-02-01.html").read_text()
+    for told in ("champion.evaluate", "ended by signal 9: --boom\nlog: http://a/log", "Look at the log.", "manual__1"):
+        assert told in page
 
 
 class TestNotifier:

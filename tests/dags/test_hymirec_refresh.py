@@ -137,10 +137,13 @@ def test_is_documented(dag: Any) -> None:
 
 
 def test_somebody_is_told_of_each_failure(dag: Any) -> None:
-    from dags.failures import LogNotifier
+    """By a notifier; and of a job, by the page of the day."""
+    from dags.failures import LogNotifier, write_page
 
     for task in dag.tasks:
-        assert [type(notifier) for notifier in task.on_failure_callback] == [LogNotifier], task.task_id
+        notifier, *pages = task.on_failure_callback
+        assert isinstance(notifier, LogNotifier), task.task_id
+        assert [page.func for page in pages] == [write_page] * hasattr(task, "job"), task.task_id
 
 
 def test_other_dags_can_follow(dag: Any) -> None:

@@ -48,7 +48,9 @@ class Cluster:
         self.postgres_port, self.spark_port, self.mlflow_port, self.airflow_port = (free_port() for _ in range(4))
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
         (state / "log").mkdir(parents=True)
-        subprocess.run([str(repository / "infra/deploy/secrets.sh"), str(state / "secrets")], check=True, capture_output=True)
+        subprocess.run(
+            [str(repository / "infra/deploy/secrets.sh"), str(state / "secrets")], check=True, capture_output=True
+        )
         base = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "MLFLOW", "HYMIREC"))}
         self.env = environment(
             {

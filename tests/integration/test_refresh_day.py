@@ -136,6 +136,9 @@ class TestRefused:
     def test_a_day_without_events(self, tiny: Slice) -> None:
         line = self.refused(tiny, "2018-02-01")
         assert line.startswith("error: check_inputs: missing partition events/ds=2018-02-01: newest there is ds=")
+        page = (tiny.warehouse / "reports" / "2018-02-01.html").read_text()
+        assert "The task check_inputs failed." in page and "missing partition events/ds=2018-02-01" in page
+        assert "CURRENT stays" in page and "import the day again" in page
 
     def test_a_value_of_the_conf(self, tiny: Slice) -> None:
         line = self.refused(tiny, DAYS[0], retrain="sometimes")
