@@ -127,6 +127,11 @@ def test_tasks_are_bounded_and_retried(dag: Any) -> None:
     assert dag.max_active_runs == 1 and not dag.catchup
 
 
+def test_no_day_is_too_early(dag: Any) -> None:
+    """A run of a day before the start of a DAG has no tasks, and succeeds."""
+    assert dag.start_date == pendulum.datetime(1970, 1, 1)
+
+
 def test_is_documented(dag: Any) -> None:
     assert dag.doc_md and dag.description and dag.tags
     for name in ("warehouse", "profile", "ds", "retrain", "recode", "promote"):
