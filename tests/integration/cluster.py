@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from infra.airflow_api import AirflowApi, get_json
-from infra.airflow_db import DAG
+from infra.airflow_db import DAG, POOLS
 from infra.local_env import environment
 from tests.integration.services import free_port
 
@@ -80,8 +80,9 @@ class Cluster:
         self._start_postgres()
         self._start_spark()
         self._start_mlflow()
-        done = self.call("airflow", "db", "migrate")
-        assert done.returncode == 0, done.stdout + done.stderr
+        for command in (("db", "migrate"), ("pools", "import", str(POOLS))):
+            done = self.call("airflow", *command)
+            assert done.returncode == 0, done.stdout + done.stderr
         for name in ("api-server", "scheduler", "dag-processor"):
             self._run(name, ["airflow", name])
         self._wait("Airflow", lambda: self._airflow() is not None and self.api.knows(DAG))
