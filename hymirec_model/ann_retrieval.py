@@ -117,6 +117,8 @@ def search(
                 )
             short_U = (items[users] >= 0).sum(1) < np.minimum(n, index.ntotal - left_out_U[users])
             again_U = (short_U | undecided_U) & (depth_U < index.ntotal)
+            if not deeper:
+                again_U |= short_U  # deep enough, but not in all lists
             users, depth_U, deeper = users[again_U], np.minimum(2 * depth_U[again_U], index.ntotal), True
     return items, scores
 

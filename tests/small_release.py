@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-def publish_day(spark: SparkSession, folder: Path, merge: str = "lse") -> Release:
+def publish_day(spark: SparkSession, folder: Path, merge: str = "lse", types: tuple[str, ...] = ("flat",)) -> Release:
     """Evaluate, export, index and publish 40 users and 300 items; the warehouse lies in `folder`."""
     wh = Warehouse(str(folder / "warehouse"))
     write_encoder(wh, DAY)
@@ -34,7 +34,8 @@ def publish_day(spark: SparkSession, folder: Path, merge: str = "lse") -> Releas
     evaluate(wh, DAY, EvaluationConfig(bootstrap=20), histories, parts)
     _run(choose_model.main, options)
     export_interests(spark, wh, DAY, histories, parts)
-    build_index.build(wh, DAY, IndexConfig(queries=60, neighbours=20), *build_index.find_inputs(wh, DAY))
+    index = IndexConfig(queries=60, neighbours=20, types=types)  # type: ignore[arg-type]
+    build_index.build(wh, DAY, index, *build_index.find_inputs(wh, DAY))
     _run(publish.main, options)
     return Release.open(wh)
 

@@ -6,6 +6,7 @@ are mapped into memory: of them only the rows of candidates are read.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from hymirec_model.inference import UserModel
     from jobs.platform.given_events import Events
 
-DEPTH = 10  # items fetched for an interest, by places of the list
+DEPTH = 10  # items fetched for an interest, by places of the list, at least
 POOL = 5  # candidates that a diverse list is chosen from, by its places
 _EXAMPLES = 5
 
@@ -83,6 +84,12 @@ class Recommender:
         from hymirec_model.index import load_index
 
         return load_index(self._release.local() / "index" / "index.faiss", memory_mapped=True)
+
+    @cached_property
+    def depth(self) -> int:
+        """Items to fetch for an interest by places of the list; more where the index keeps few bits."""
+        about = json.loads((self._release.local() / "index" / "index.json").read_text())
+        return max(DEPTH, int(about["fetch"]))
 
     @cached_property
     def user_model(self) -> UserModel:
@@ -202,7 +209,7 @@ class Recommender:
             merge,
             scale,
             exclude=users.seen if exclude_seen else None,
-            per_interest=min(DEPTH * n, n_items),
+            per_interest=min(self.depth * n, n_items),
         )
         if diversity == 0:
             return items, scores

@@ -120,6 +120,8 @@ def test_lists_are_full_over_an_inverted_file(kind: Any) -> None:
     assert (found >= 0).all() and np.isfinite(scores).all()
     for row, known in zip(found, near, strict=True):
         assert len(set(row) - set(known)) == 25
+    every, _ = search(index, interests, weights, vectors, ITEMS, "lse", 12.0)
+    assert (np.sort(every, axis=1) == np.arange(ITEMS)).all(), "a list of the whole catalogue is that"
 
 
 def test_no_users_give_empty_lists() -> None:

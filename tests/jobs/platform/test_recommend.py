@@ -30,9 +30,11 @@ USERS, ITEMS = 40, 300
 TOLERANCE = 5e-3
 
 
-@pytest.fixture(scope="module", params=["lse", "calibrated"])
+@pytest.fixture(scope="module", params=[("lse", "flat"), ("calibrated", "ivf-pq")], ids=lambda param: param[1])
 def release(request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return publish_day(spark, tmp_path_factory.mktemp(request.param), request.param)
+    """By the index that keeps everything, and by the one that keeps least and so has to fetch most."""
+    merge, kind = request.param
+    return publish_day(spark, tmp_path_factory.mktemp(merge), merge, (kind,))
 
 
 @pytest.fixture(scope="module")
