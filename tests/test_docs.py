@@ -71,7 +71,7 @@ def options(module: str) -> set[str]:
 
 def test_all_documents_are_looked_at() -> None:
     assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/README.md"} <= set(DOCUMENTS)
-    pages = ("architecture", "configuration", "deployment", "operations")
+    pages = ("architecture", "configuration", "deployment", "method", "operations", "own-data")
     assert {f"docs/{name}.md" for name in pages} <= set(DOCUMENTS)
 
 
