@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ class Cluster:
         self.repository, self.state = repository, state
         self.postgres_port, self.spark_port, self.mlflow_port, self.airflow_port = (free_port() for _ in range(4))
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self._postgres = Path(tempfile.mkdtemp(prefix="hymirec-postgres-"))
         (state / "log").mkdir(parents=True)
         subprocess.run(
             [str(repository / "infra/deploy/secrets.sh"), str(state / "secrets")], check=True, capture_output=True
@@ -98,6 +100,7 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        shutil.rmtree(self._postgres)
 
     @property
     def api(self) -> AirflowApi:
@@ -132,21 +135,18 @@ class Cluster:
     def _start_postgres(self) -> None:
         binaries = postgres_binaries()
         assert binaries is not None, HELP
-        # The server refuses to run as root; Debian's package brings a user for it.
+        # The server refuses to run as root; Debian's package brings a user for it, who cannot enter pytest's folders.
         user = "postgres" if os.geteuid() == 0 else None
-        data, secret = self.state / "postgres", self.state / "postgres-password"
-        data.mkdir(mode=0o700)
+        secret = self._postgres / "password"
         secret.write_text(self._password())
         if user:
-            for folder in [self.state, *self.state.parents][:3]:
-                folder.chmod(folder.stat().st_mode | 0o011)
-            for path in (data, secret):
+            for path in (self._postgres, secret):
                 shutil.chown(path, user)
+        data = self._postgres / "data"
         set_up = ["--username", "hymirec", "--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]
-        subprocess.run(
-            [str(binaries / "initdb"), "--no-sync", "--pgdata", str(data), *set_up],
-            user=user, cwd="/", check=True, capture_output=True,
-        )  # fmt: skip
+        command = [str(binaries / "initdb"), "--no-sync", "--pgdata", str(data), *set_up]
+        done = subprocess.run(command, user=user, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         secret.unlink()
         options = {
             "port": self.postgres_port,
