@@ -22,6 +22,7 @@ from jobs.platform.model_choice import Chosen
 from jobs.platform.parts import model_parts
 from jobs.platform.profile import GateConfig, load_profile
 from jobs.platform.releases import Release
+from jobs.platform.tracked_runs import StageRun
 from jobs.platform.warehouse import Partition, Warehouse
 
 
@@ -61,7 +62,7 @@ def main(
     print(report)
 
 
-def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: tracking.StageRun) -> Report:
+def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: StageRun) -> Report:
     """Write model_choice/ds and, after a refusal, put the champion's parts in force.
 
     Raises

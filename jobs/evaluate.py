@@ -35,6 +35,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.popularity import by_popularity
 from jobs.platform.profile import load_profile
 from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, mean_of, render, sentence
+from jobs.platform.tracked_runs import metric_name
 from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
@@ -234,7 +235,7 @@ def flat_metrics(evaluation: dict[str, Any]) -> dict[str, float]:
     for row in evaluation["rows"]:
         for metric, value in row.items():
             if metric != "name" and (mean := mean_of(value)) is not None:
-                flat[tracking.metric_name(f"{row['name']}/{metric}")] = mean
+                flat[metric_name(f"{row['name']}/{metric}")] = mean
     return flat
 
 

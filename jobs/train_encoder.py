@@ -12,7 +12,7 @@ from jobs.platform import cli, plots, tracking
 from jobs.platform.datasets import dataset
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
-from jobs.platform.tracking import StageRun
+from jobs.platform.tracked_runs import StageRun
 from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 

@@ -21,7 +21,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.parts import keep, space_version
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.text_states import read_states
-from jobs.platform.tracking import StageRun
+from jobs.platform.tracked_runs import StageRun
 from jobs.platform.training import Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 

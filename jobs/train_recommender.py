@@ -21,6 +21,7 @@ from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
+from jobs.platform.tracked_runs import StageRun
 from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -90,9 +91,7 @@ def outcome(figures: Mapping[str, Any]) -> str:
     return f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
 
 
-def train(
-    wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: tracking.StageRun | None
-) -> Partition | None:
+def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: StageRun | None) -> Partition | None:
     """Train and, where there is a ``run`` to report to, write recommender/ds."""
     import torch
 

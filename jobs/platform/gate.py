@@ -15,7 +15,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
 from jobs.platform.scorecard import CHAMPION, MODEL
-from jobs.platform.tracking import metric_name
+from jobs.platform.tracked_runs import metric_name
 from jobs.platform.warehouse import Partition, Warehouse
 
 POPULARITY, RECALL, COVERAGE = "popularity", "recall@50", "coverage@50"

@@ -13,7 +13,7 @@ from jobs.platform.gate import POPULARITY, Verdict
 from jobs.platform.profile import Profile
 from jobs.platform.releases import Release
 from jobs.platform.scorecard import CHAMPION, MAIN, MODEL, mean_of, sentence
-from jobs.platform.tracking import RefreshRun, metric_name
+from jobs.platform.tracked_runs import RefreshRun, metric_name
 from jobs.platform.warehouse import Warehouse
 
 WAREHOUSE_TAG, RELEASE_TAG, GATE_TAG = "hymirec.warehouse", "hymirec.release", "hymirec.gate"

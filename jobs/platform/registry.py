@@ -20,6 +20,7 @@ from jobs.platform.errors import TrackingError
 from jobs.platform.gate import Verdict
 from jobs.platform.releases import Release
 from jobs.platform.scorecard import sentence
+from jobs.platform.tracked_runs import StageRun
 
 MODEL = "hymirec"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -57,7 +58,7 @@ def fingerprint(parts: Mapping[str, Path]) -> str:
     return digest.hexdigest()
 
 
-def find_or_register(run: tracking.StageRun, parts: Mapping[str, Path], ds: str) -> Version:
+def find_or_register(run: StageRun, parts: Mapping[str, Path], ds: str) -> Version:
     """The version with these files; if there is none, log them as artefacts of `run` and register them."""
     from mlflow.exceptions import MlflowException
 

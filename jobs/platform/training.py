@@ -22,7 +22,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
     from hymirec_model.histories import Histories
-    from jobs.platform.tracking import StageRun
+    from jobs.platform.tracked_runs import StageRun
 
 MODELS = state_folder() / "models"
 """Cache of pretrained weights that had to be converted."""
