@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import index
-from benchmarks.index import catalogue, checks, contenders, growth, mixtures, recall, timed
+from benchmarks.index import catalogue, checks, first_setting, growth, mixtures, recall, timed
+from benchmarks.index_contenders import contenders
 from hymirec_model.index import exact_floor
 
 
@@ -17,7 +18,8 @@ def test_ours_and_the_peers_from_faiss_are_measured_by_one_rule() -> None:
     vectors = catalogue(3000)
     queries = mixtures(vectors, seed=0)
     floor = exact_floor(vectors, queries, 100)
-    found = {made.name.split(" (")[0]: made for made in contenders(vectors, target=0.9)}
+    builders = contenders(vectors, mixtures(vectors, seed=1), target=0.9)
+    found = {name: build() for name, build in builders.items() if name not in ("usearch", "hnswlib")}
     assert list(found) == ["HyMiRec", "HyMiRec, small", "faiss Flat", "faiss IVF,Flat", "faiss IVF,PQ", "faiss HNSW32"]
     assert found["HyMiRec, small"].bytes <= 0.6 * vectors.nbytes * 1.02
     for name, made in found.items():
@@ -30,6 +32,22 @@ def test_ours_and_the_peers_from_faiss_are_measured_by_one_rule() -> None:
     assert recall(vectors, queries, exact[:, ::-1][:, :100], floor) > 0.999, (
         "the order of what was found does not count"
     )
+
+
+def test_the_setting_is_the_first_of_the_ladder_that_reaches_the_target() -> None:
+    vectors = catalogue(3000)
+    queries = mixtures(vectors, seed=0)
+    floor = exact_floor(vectors, queries, 100)
+    contender = contenders(vectors, queries, target=0.9)["faiss IVF,Flat"]()
+
+    def recall_at(setting: int) -> float:
+        return recall(vectors, queries, contender.at(setting)(queries), floor)
+
+    found = first_setting(contender, vectors, queries, floor, target=0.9)
+    assert found["recall"] >= 0.9
+    assert found["setting"] == next(setting for setting in contender.settings if recall_at(setting) >= 0.9)
+    missed = first_setting(contender, vectors, queries, floor, target=1.1)
+    assert missed["setting"] == contender.settings[-1] and missed["recall"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_queries_are_others_than_those_that_an_index_is_chosen_by() -> None:
