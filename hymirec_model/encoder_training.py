@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
+from hymirec_model.devices import repeatable_on_cpu
 from hymirec_model.histories import Batch, Histories, WindowSampler
 from hymirec_model.item_space import Floats, ItemSpace
 from hymirec_model.negatives import NegativeSampler
@@ -45,6 +46,7 @@ def cosine_rate(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+@repeatable_on_cpu
 def train_item_space(
     space: ItemSpace,
     user_side: UserSide,
@@ -102,6 +104,7 @@ def train_item_space(
         report(step + 1, {"loss": loss.item(), "gradient_norm": float(norm)})
 
 
+@repeatable_on_cpu
 def tune_encoder(
     encoder: ContentEncoder,
     texts: list[str],

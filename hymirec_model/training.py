@@ -9,7 +9,6 @@ Shapes: B users, N history positions, W targets, n negatives, K interests, M coa
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hymirec_model.code_table import CodeTable
 from hymirec_model.config import RecommenderTrainingConfig
+from hymirec_model.devices import repeatable_on_cpu
 from hymirec_model.encoder_training import Report, cosine_rate
 from hymirec_model.histories import Batch, Histories, WindowSampler
 from hymirec_model.hymirec import HyMiRec
@@ -113,6 +113,7 @@ class TrainingStep(nn.Module):
         }
 
 
+@repeatable_on_cpu
 def train_recommender(
     model: HyMiRec,
     code_table: CodeTable,
@@ -232,10 +233,3 @@ def _parameter_groups(model: HyMiRec, config: RecommenderTrainingConfig, light_o
         tuned = [p for p in model.llm.backbone.parameters() if p.requires_grad]
         groups.append({"params": tuned, "base": config.backbone_learning_rate})
     return groups
-
-
-def training_device() -> torch.device:
-    """CUDA device of this process where there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("cpu")

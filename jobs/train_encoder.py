@@ -53,8 +53,8 @@ def train(wh: Warehouse, ds: str, profile: Profile, run: StageRun) -> Partition:
     from tqdm import tqdm
 
     from hymirec_model.content_encoder import ContentEncoder
+    from hymirec_model.devices import training_device
     from hymirec_model.encoder_training import tune_encoder
-    from hymirec_model.training import training_device
     from hymirec_model.weights import resolve
 
     catalog = wh.partition("catalog", ds)

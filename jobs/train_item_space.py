@@ -103,9 +103,9 @@ def train(
     """Train an item space, and the user side that goes with it, on the log before the held-out days."""
     import torch
 
+    from hymirec_model.devices import training_device
     from hymirec_model.encoder_training import train_item_space
     from hymirec_model.item_space import ItemSpace
-    from hymirec_model.training import training_device
     from hymirec_model.user_side import UserSide
 
     config: ItemSpaceConfig = profile.item_space

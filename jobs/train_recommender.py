@@ -96,9 +96,10 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
     import torch
 
     from hymirec_model.codebook import ResidualCodebook
+    from hymirec_model.devices import training_device
     from hymirec_model.hymirec import HyMiRec
     from hymirec_model.llm_recommender import load_backbone
-    from hymirec_model.training import Items, train_recommender, training_device
+    from hymirec_model.training import Items, train_recommender
     from hymirec_model.user_side import UserSide
     from hymirec_model.weights import resolve
 

@@ -1,0 +1,39 @@
+"""Where training runs, and what makes it repeat to the bit."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def training_device() -> torch.device:
+    """CUDA device of this process where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def repeatable_on_cpu(train: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that trains give the same weights for the same inputs, to the bit, where there is no CUDA device.
+
+    Else several threads add up the gradients of gathered rows in a race. The number of threads still counts, as it
+    decides in which order sums are taken.
+    """
+
+    @functools.wraps(train)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(before or not torch.cuda.is_available())
+        try:
+            return train(*args, **kwargs)
+        finally:
+            torch.use_deterministic_algorithms(before)
+
+    return call
