@@ -156,7 +156,7 @@ def event_faults(row: dict[str, Any], known: set[str | None], spoilt: set[str | 
     """Columns and reasons for which an event is bad; its item counts when nothing else is."""
     faults = {(name, "null or empty") for name in ("user_id", "item_id") if blank(row[name])}
     if row["timestamp"] is None or not MIDNIGHT <= row["timestamp"] < MIDNIGHT + 86_400:
-        faults.add(("timestamp", "null or outside its day"))
+        faults.add(("timestamp", "null or outside its day (contract.max_late_days)"))
     with np.errstate(over="ignore"):
         weight = 1.0 if row["weight"] is None else float(np.float32(row["weight"]))
     if not 0 <= weight <= 3.4e38:

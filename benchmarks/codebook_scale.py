@@ -14,8 +14,6 @@ on one thread times the cores. ``decode`` has the speed of decoding by that of c
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,12 +22,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 import torch
 import typer
 from tqdm import tqdm
 
+from benchmarks.job_runs import run_job
 from benchmarks.report import Check, Results
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig
@@ -57,7 +55,7 @@ def main(
             profile = Path(root) / "scale.yaml"
             profile.write_text("codebook: {layers: 8}\n")
             for job in ("fit_codebook", "encode_items"):
-                results.add({"name": job, "items": size, **run_job(job, wh, profile, Path(root))})
+                results.add({"name": job, "items": size, **run_job(job, wh, DAY, profile, Path(root))})
             one = single_process(wh)
             spark = size / results.rows[-1]["seconds"]
             row = {"name": "encode, one process", "of": size, "vectors_per_s": one}
@@ -89,38 +87,15 @@ def write_day(wh: Warehouse, items: int) -> None:
     stamps = columns.fixed_lists(np.zeros((users, 50), np.int64)).cast(pa.list_(pa.int64()))
     with wh.write_partition("histories", DAY) as part:
         ids = [f"user-{number}" for number in range(users)]
-        part.write_table(pa.table({"user_id": ids, "item_indices": lists, "timestamps": stamps}))
+        table = pa.table({"user_id": ids, "item_indices": lists, "timestamps": stamps, "n_events": [50] * users})
+        part.write_table(table, "bucket=000/part-00000.parquet")
+        part.info |= {"buckets": 1, "max_length": 50, "layers": []}
 
 
 def _noisy(centres: npt.NDArray[np.float32], index: Any, random: np.random.Generator) -> npt.NDArray[np.float16]:
     rows = centres[random.integers(len(centres), size=len(index))]
     rows += 0.5 * random.standard_normal(rows.shape, dtype=np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float16)
-
-
-def run_job(job: str, wh: Warehouse, profile: Path, state: Path) -> dict[str, float]:
-    """Run a job as a process of its own."""
-    command = [sys.executable, "-m", f"jobs.{job}", "--warehouse", wh.uri, "--ds", DAY, "--profile", str(profile)]
-    environment = os.environ | {"HYMIREC_STATE": str(state / "state")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    start, peak = time.perf_counter(), 0
-    with subprocess.Popen(command, env=environment) as process:
-        while process.poll() is None:
-            peak = max(peak, _resident(psutil.Process(process.pid)))
-            time.sleep(0.2)
-    if process.returncode:
-        raise SystemExit(f"error: {job} ended with exit code {process.returncode}")
-    return {"seconds": time.perf_counter() - start, "peak_mib": peak / 2**20}
-
-
-def _resident(process: psutil.Process) -> int:
-    total = 0
-    try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
-    except psutil.NoSuchProcess:  # it ended meanwhile: the next look counts again
-        return 0
-    return total
 
 
 def single_process(wh: Warehouse) -> float:

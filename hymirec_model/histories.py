@@ -20,6 +20,7 @@ from hymirec_model.errors import InputError, require
 
 Ints = npt.NDArray[np.int64]
 AGE_BUCKETS = RANK_BUCKETS = 64
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,9 @@ def rank_of_bucket() -> Tensor:
     return 2 ** (torch.arange(RANK_BUCKETS) / 4) - 1
 
 
-def window_batch(histories: Histories, users: Ints, cuts: Ints, now: Ints, history: int, window: int) -> Batch:
+def window_batch(
+    histories: Histories, users: Ints, cuts: Ints, now: Ints, history: int, window: int, *, padded: bool = False
+) -> Batch:
     """Gather what came before a position of each user's history, and the events from there on.
 
     Parameters
@@ -159,15 +162,16 @@ def window_batch(histories: Histories, users: Ints, cuts: Ints, now: Ints, histo
         Seconds since 1970 from which ages are counted.
     history, window : int
         N and W.
+    padded : bool, default=False
+        Keep columns that are padding for every user; else they are cut off, and N may be smaller (at least 1).
 
     Returns
     -------
     Batch
-        Columns that are padding for every user are cut off, so N may be smaller than ``history`` (at least 1).
     """
     starts, ends = histories.offsets[users], histories.offsets[users + 1]
-    longest = int(np.clip((cuts - starts).max(initial=1), 1, history))
-    before_BN = cuts[:, None] + np.arange(-longest, 0)
+    columns = history if padded else int(np.clip((cuts - starts).max(initial=1), 1, history))
+    before_BN = cuts[:, None] + np.arange(-columns, 0)
     mask_BN = before_BN >= starts[:, None]
     after_BW = cuts[:, None] + np.arange(window)
     target_mask_BW = after_BW < ends[:, None]
@@ -189,10 +193,30 @@ def window_batch(histories: Histories, users: Ints, cuts: Ints, now: Ints, histo
     return Batch(*(torch.from_numpy(array) for array in arrays))
 
 
-def newest_batch(histories: Histories, users: Ints, now: int, history: int) -> Batch:
-    """Gather the newest ``history`` events of each user, seen from time ``now`` (seconds since 1970); no targets."""
-    moments = np.full(len(users), now, np.int64)
-    return window_batch(histories, users, histories.offsets[users + 1], moments, history, 0)
+def day_end(timestamps: Ints) -> Ints:
+    """End of the day (UTC) of each timestamp, all in seconds since 1970."""
+    return (timestamps // DAY_SECONDS + 1) * DAY_SECONDS
+
+
+def newest_batch(histories: Histories, users: Ints, history: int, now: Ints | None = None) -> Batch:
+    """Gather the newest ``history`` events of each user, padded to as many columns; no targets.
+
+    Parameters
+    ----------
+    histories : Histories
+    users : int array of shape (B,)
+    history : int
+        N.
+    now : int array of shape (B,), optional
+        Seconds since 1970 from which ages are counted. Default: the end of the day of a user's newest event, so that
+        a user nobody has heard of since keeps the same input; when the person comes back is not known.
+    """
+    ends = histories.offsets[users + 1]
+    if now is None:
+        now = np.zeros(len(users), np.int64)
+        some = ends > histories.offsets[users]
+        now[some] = day_end(histories.timestamps[ends[some] - 1])
+    return window_batch(histories, users, ends, now, history, 0, padded=True)
 
 
 class WindowSampler:

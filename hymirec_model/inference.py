@@ -5,6 +5,7 @@ Shapes: U users, K interests, n items, L code bytes an item, d item dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from hymirec_model.histories import Histories, Ints, newest_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.retrieval import Merge, calibration_weights
 
-BATCH = 256
+BATCH = 32  # users, always: on the CPU the size of a product decides how its sums are rounded
+GPU_BATCH = 512
+SHORTEST = 32  # columns that a short history is padded to; longer ones to twice as many, four times, …
 CALIBRATION_ITEMS = 512  # sampled items that serve to compare a user's interests
 
 Floats = npt.NDArray[np.float32]
@@ -32,13 +35,13 @@ def infer(
     generations: npt.NDArray[np.integer],
     histories: Histories,
     users: Ints,
-    now: int,
-    batch: int = BATCH,
+    now: Ints | None = None,
     device: torch.device | None = None,
 ) -> Floats:
     """Interests of users, from the codes of their newest events.
 
-    Users are taken in the order given, ``batch`` at a time, so the same call gives the same bytes.
+    On one CPU thread a user's interests do not depend, to the bit, on the other users: batches have one size, and the
+    columns of a batch follow from the length of a history alone.
 
     Parameters
     ----------
@@ -50,9 +53,8 @@ def infer(
     histories : Histories
     users : int array of shape (U,)
         User numbers.
-    now : int
-        Seconds since 1970 from which ages are counted.
-    batch : int, default=256
+    now : int array of shape (U,), optional
+        Seconds since 1970 from which ages are counted; default: see :func:`hymirec_model.histories.newest_batch`.
     device : torch.device, optional
         Default: where the model is.
 
@@ -81,14 +83,25 @@ def infer(
     model, code_table = model.to(where).eval(), code_table.to(where)
     code_nL, generation_n = torch.from_numpy(known).to(where), torch.from_numpy(which).to(where)
     interests = np.empty((len(users), model.config.interests, model.dim), np.float32)
-    for start in range(0, len(users), batch):
-        span = slice(start, start + batch)
-        inputs = newest_batch(histories, users[span], now, model.config.history).to(where)
+    for columns, rows in _batches(histories, users, model.config.history, BATCH if where.type == "cpu" else GPU_BATCH):
+        moments = None if now is None else now[rows]
+        inputs = newest_batch(histories, users[rows], columns, moments).to(where)
         with torch.inference_mode():
             history_BNd = code_table(code_nL[inputs.items_BN], generation_n[inputs.items_BN])
             _, interest_BKd = model(history_BNd, inputs.ages_BN, inputs.mask_BN)
-        interests[span] = interest_BKd.float().cpu().numpy()
+        interests[rows] = interest_BKd.float().cpu().numpy()
     return interests
+
+
+def _batches(histories: Histories, users: Ints, history: int, size: int) -> Iterator[tuple[int, Ints]]:
+    """Columns and ``size`` places in ``users`` of each batch; the last of a kind is filled up by repeating it."""
+    lengths = np.minimum(np.diff(histories.offsets)[users], history)
+    doublings = np.ceil(np.log2(np.maximum(lengths, SHORTEST) / SHORTEST)).astype(np.int64)
+    for doubling in np.unique(doublings):
+        places = np.flatnonzero(doublings == doubling)
+        for start in range(0, len(places), size):
+            batch = places[start : start + size]
+            yield min(history, SHORTEST << int(doubling)), np.resize(batch, size) if len(batch) < size else batch
 
 
 def interest_weights(interests: Floats, merge: Merge, scale: float, item_sample: Floats) -> Floats:
@@ -108,8 +121,13 @@ def interest_weights(interests: Floats, merge: Merge, scale: float, item_sample:
     """
     if merge != "calibrated":
         return np.ones(interests.shape[:2], np.float32)
-    weights = calibration_weights(torch.from_numpy(interests), torch.from_numpy(item_sample), scale)
-    return weights.numpy()
+    weights = np.ones(interests.shape[:2], np.float32)
+    for start in range(0, len(interests), BATCH):  # always as many at once, see BATCH
+        part = interests[start : start + BATCH]
+        padded = np.resize(part, (BATCH, *part.shape[1:]))
+        found = calibration_weights(torch.from_numpy(padded), torch.from_numpy(item_sample), scale)
+        weights[start : start + BATCH] = found[: len(part)].numpy()
+    return weights
 
 
 def calibration_sample(n_items: int, seed: int = 0) -> Ints:
@@ -152,7 +170,7 @@ class UserModel:
         """Factor on the cosines in the merge."""
         return float(self.model.scale.detach())
 
-    def interests(self, histories: Histories, now: int, users: Ints | None = None) -> Floats:
-        """Interests of the users (default: all) at ``now``, of shape (U, K, d); see :func:`infer`."""
+    def interests(self, histories: Histories, users: Ints | None = None, now: Ints | None = None) -> Floats:
+        """Interests of the users (default: all), of shape (U, K, d); see :func:`infer`."""
         chosen = np.arange(len(histories)) if users is None else users
         return infer(self.model, self.code_table, self.codes, self.generations, histories, chosen, now)

@@ -153,7 +153,7 @@ def check_inputs(spark: SparkSession, wh: Warehouse, ds: str, contract: Contract
     """
     items = spark.read.schema(spark_schema(inputs.item_types)).parquet(inputs.items.path)
     items = check_items(items, contract).persist()
-    judged = judge_events(read_events(spark, wh, inputs)).persist()
+    judged = judge_events(read_events(spark, wh, inputs), contract.max_late_days).persist()
     # The catalogue is committed before the events: accepted_events is what tells that a day is complete.
     with wh.write_partition("accepted_events", ds) as accepted, wh.write_partition("catalog", ds) as catalog:
         write_catalog(spark, wh, catalog, items, judged, inputs, contract)
@@ -219,16 +219,16 @@ def write_catalog(
 
 def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs) -> int:
     """Write the good events, sorted by user and time, and return how many are of the run's own day."""
-    columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight"]
+    columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight", "arrived"]
     (
         events.filter("reason IS NULL")
+        .withColumnRenamed("ds", "arrived")
         .select(*columns)
         .repartition(-(-inputs.event_rows // ROWS_A_FILE), "user_id")
         .sortWithinPartitions("user_id", "timestamp", "seq", "item_index", "event", "weight")
         .write.parquet(out.path)
     )
-    start = F.unix_date(F.to_date(F.lit(out.ds))).cast("bigint") * 86400
-    on_day = F.count_if(F.col("timestamp") >= start)
+    on_day = F.count_if(F.col("arrived") == out.ds)
     counts = content_of(spark.read.parquet(out.path), columns, on_day=on_day)
     out.rows = counts["rows"]
     out.info |= {
@@ -252,14 +252,14 @@ def read_events(spark: SparkSession, wh: Warehouse, inputs: Inputs) -> DataFrame
     return events.select("user_id", "item_id", "timestamp", "seq", "event", weight.alias("weight"), "ds")
 
 
-def judge_events(events: DataFrame) -> DataFrame:
+def judge_events(events: DataFrame, max_late_days: int) -> DataFrame:
     """Add ``column_name`` and ``reason``: null for a row that is good by itself."""
     midnight = F.unix_date(F.to_date("ds")).cast("bigint") * 86400
-    in_day = F.col("timestamp").between(midnight, midnight + 86399)
+    in_time = F.col("timestamp").between(midnight - 86400 * max_late_days, midnight + 86399)
     rules = {
         "user_id": (is_blank("user_id"), "null or empty"),
         "item_id": (is_blank("item_id"), "null or empty"),
-        "timestamp": (~F.coalesce(in_day, F.lit(False)), "null or outside its day"),
+        "timestamp": (~F.coalesce(in_time, F.lit(False)), "null or outside its day (contract.max_late_days)"),
         "weight": (~F.col("weight").between(0, F.lit(3.4e38)), "negative or not a number"),
     }
     column, reason = F.lit(None).cast("string"), F.lit(None).cast("string")

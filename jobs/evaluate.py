@@ -99,12 +99,12 @@ def evaluate(
         If nobody has events both before and in the held-out days.
     """
     cut = evaluation_cut(ds, config.holdout_days)
-    task = set_task(read_histories(wh, histories), cut, config)
+    task = set_task(read_histories(wh, ds), cut, config)
     vectors = columns.vectors(wh, parts.vectors).astype(np.float32)
     n_items = len(vectors)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = parts.load(wh, device)
-    interests = model.interests(task.past, task.cut)
+    interests = model.interests(task.past)
     lists = {MODEL: rank_by_interests(model, interests, task.past, vectors, parts.calibration_vectors(wh), config)}
     champion = Champion.of(wh, ds, parts)
     if champion is not None and not champion.same_model:
@@ -213,7 +213,7 @@ def rank_by_champion(
     item_ids = [str(item) for item in wh.read(items, ["item_id"])["item_id"].to_pylist()]
     model, vectors, calibration = champion.load(item_ids, device)
     past = task.past.only_items(np.arange(len(item_ids)) < len(vectors))
-    return rank_by_interests(model, model.interests(past, task.cut), past, vectors, calibration, config)
+    return rank_by_interests(model, model.interests(past), past, vectors, calibration, config)
 
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:

@@ -1,7 +1,8 @@
-"""Compute every user's interests from the whole history up to the end of the day.
+"""Compute the interests of the users who have new events; the others keep theirs, unless the model changed.
 
-Reads ``histories/ds``, ``item_codes/ds``, ``item_vectors/ds`` and the newest recommender and codebook. Writes
-``interests/ds``: a folder a bucket, one file in each, sorted by user_id.
+Reads ``histories/ds``, ``item_codes/ds``, ``item_vectors/ds``, the newest recommender and codebook, and the newest
+``interests`` before. Writes ``interests/ds``: a folder a bucket, one file in each, sorted by user_id. The bytes are
+those of a run that computes everybody's: interests depend on a user's history and the model alone.
 
 Spark hands one bucket of histories to a task; a Python worker loads the model once. The tasks write the files
 themselves, because Spark has neither 16-bit floats nor lists of fixed length.
@@ -9,15 +10,19 @@ themselves, because Spark has neither 16-bit floats nor lists of fixed length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pyspark.sql import SparkSession
 
 from jobs.platform import cli, tracking
 from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError, WarehouseError
 from jobs.platform.interest_export import RESULT, BucketExport
-from jobs.platform.names import end_of
+from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.profile import load_profile
 from jobs.platform.spark import session
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 
@@ -28,27 +33,31 @@ def main(
     profile: cli.ProfileOption = "demo",
     refresh_id: cli.RefreshIdOption = None,
 ) -> None:
-    """Compute every user's interests from the whole history up to the end of the day.
+    """Compute the interests of users with new events, or everybody's when the model changed.
 
     Writes interests, in the buckets of the histories.
     """
     load_profile(profile)
     wh = Warehouse(warehouse)
-    histories, parts = wh.partition("histories", ds), ModelParts.find(wh, ds)
+    histories, parts = UserHistories.find(wh, ds), ModelParts.find(wh, ds)
     tracking.preload()
     spark = session("export_interests")
     with tracking.stage("export_interests", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
-        run.inputs([dataset(wh, histories), dataset(wh, parts.vectors)], "inference")
+        run.inputs([dataset(wh, histories.layers[-1]), dataset(wh, parts.vectors)], "inference")
         written = export_interests(spark, wh, ds, histories, parts)
-        run.params(written.info)
-        run.metrics({"users": written.rows or 0, "bytes": sum(written.files.values())})
+        run.params({name: value for name, value in written.info.items() if name != "touched_users"})
+        run.metrics({"users": written.rows or 0, "touched_users": written.info["touched_users"]})
+        run.metrics({"bytes": sum(written.files.values())})
     print(
-        f"interests: {written.rows:,} users, {written.info['k']} of {written.info['dim']} dimensions each, "
+        f"interests: {written.rows:,} users, {written.info['touched_users']:,} computed anew, "
+        f"{written.info['k']} of {written.info['dim']} dimensions each, "
         f"by model {written.info['model_version']}"
     )
 
 
-def export_interests(spark: SparkSession, wh: Warehouse, ds: str, histories: Partition, parts: ModelParts) -> Partition:
+def export_interests(
+    spark: SparkSession, wh: Warehouse, ds: str, histories: UserHistories, parts: ModelParts
+) -> Partition:
     """Write interests/ds.
 
     Raises
@@ -58,12 +67,19 @@ def export_interests(spark: SparkSession, wh: Warehouse, ds: str, histories: Par
     JobError
         If histories, codes and model do not fit together.
     """
-    buckets = sorted({name.split("/")[0] for name in histories.files if name.endswith(".parquet")})
-    if not buckets or not histories.rows:
+    buckets = histories.buckets
+    if not buckets or not histories.info["users"]:
         raise WarehouseError(f"histories/ds={ds}: seen 0 users; allowed: 1 or more; run update_histories again")
+    facts = {
+        "model_version": parts.recommender.info["model_version"],
+        "codebook": parts.codes.info["book"],
+        "buckets": histories.info["buckets"],
+        "max_length": histories.info["max_length"],
+        "lineage": histories.info["lineage"],
+    }
     with wh.write_partition("interests", ds) as part:
         target = part.path.removeprefix(f"{wh.uri}/")
-        task = BucketExport(wh.uri, histories, parts, target, end_of(ds))
+        task = BucketExport(wh.uri, histories.layers, parts, continued(wh, ds, facts), target)
         # One task a bucket: the model's memory, not the cores, should bound what runs at once.
         todo = spark.createDataFrame([(name,) for name in buckets], "bucket string").repartitionByRange(
             len(buckets), "bucket"
@@ -73,15 +89,23 @@ def export_interests(spark: SparkSession, wh: Warehouse, ds: str, histories: Par
         if errors:
             raise JobError(errors[0])
         part.rows = sum(row.users for row in done)
-        part.info |= {"model_version": parts.recommender.info["model_version"]}
-        part.info |= {name: done[0][name] for name in ("k", "dim", "merge", "scale")}
-        part.info |= {"buckets": histories.info["buckets"]}
-        if part.rows != histories.rows:
+        part.info |= facts | {name: done[0][name] for name in ("k", "dim", "merge", "scale")}
+        part.info |= {"touched_users": sum(row.touched for row in done)}
+        if part.rows != histories.info["users"]:
             raise WarehouseError(
-                f"interests/ds={ds}: seen {part.rows:,} users; allowed: {histories.rows:,}, those of "
+                f"interests/ds={ds}: seen {part.rows:,} users; allowed: {histories.info['users']:,}, those of "
                 f"histories/ds={ds}; run export_interests again"
             )
     return wh.partition("interests", ds)
+
+
+def continued(wh: Warehouse, ds: str, facts: Mapping[str, Any]) -> Partition | None:
+    """Newest interests before ``ds`` by the same model and settings, if the day's log continues theirs."""
+    before = wh.latest("interests", until=ds, strict=True)
+    if before is None or any(before.info[name] != facts[name] for name in facts.keys() - {"lineage"}):
+        return None
+    logs = lineage(accepted_chain(wh, ds))
+    return before if before.info["lineage"] == logs.get(before.ds) else None
 
 
 if __name__ == "__main__":

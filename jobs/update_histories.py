@@ -1,39 +1,49 @@
-"""Bring every user's history up to a day, from yesterday's histories and today's events.
+"""Bring every user's history up to a day by a layer of the new events; the past is neither read nor written.
 
-Reads ``accepted_events`` after the newest usable ``histories`` partition, and that partition; writes
-``histories/ds``. The result is the same, byte for byte, as a rebuild from the whole log, which is what the
-first run does.
+Reads ``accepted_events`` after the newest usable ``histories`` partition; writes ``histories/ds``. A partition holds
+the events of its own days; older partitions are the layers below it, see jobs.platform.user_histories. A layer takes
+in those right below it that are no larger than itself (the logarithmic method of Bentley and Saxe, J. Algorithms 1,
+1980): an event is written again a logarithmic number of times, and a history lies in a logarithmic number of layers.
+The histories are those of a rebuild from the whole log, which is what the first run does.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from jobs.platform import cli, tracking
 from jobs.platform.datasets import dataset
+from jobs.platform.deletions import Deletions, read_deletions
+from jobs.platform.errors import WarehouseError
 from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.profile import HistoriesConfig, load_profile
 from jobs.platform.spark import session
-from jobs.platform.warehouse import Partition, Warehouse
+from jobs.platform.user_histories import UserHistories
+from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
 
+HISTORY = "user_id string, item_indices array<int>, timestamps array<bigint>, weights array<float>, n_events bigint"
 SEED = 0  # of the order among events of one user with the same timestamp and no seq
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run reads."""
+    """What a run reads and builds on."""
 
-    base: Partition | None
-    """Histories that the run continues; None for a rebuild from the whole log."""
-    delta: list[Partition]
-    """Accepted events after ``base``, oldest first."""
+    layers: tuple[Partition, ...]
+    """Partitions of histories that stay as they are, oldest first."""
+    log: list[Partition]
+    """Accepted events of the layer that is written, oldest first: those after ``layers``."""
+    new: list[Partition]
+    """Those of them that no histories held yet."""
+    deletions: Deletions
     lineage: str
     """Fingerprint of the log that the result stands for."""
     reason: str
-    """Why this base, for people."""
+    """Why these layers, for people."""
 
 
 def main(
@@ -44,8 +54,9 @@ def main(
 ) -> None:
     """Bring every user's history up to a day.
 
-    Adds the accepted events of the day to the histories of the day before; the first run, or one after a
-    change of histories.buckets or histories.max_length, builds them from the whole log.
+    Adds a layer of the day's accepted events to the histories of the day before; the first run, or one after a
+    change of histories.buckets or histories.max_length, builds them from the whole log. People in the table
+    deletions are left out.
     """
     config = load_profile(profile).histories
     wh = Warehouse(warehouse)
@@ -53,12 +64,12 @@ def main(
     tracking.preload()
     spark = session("update_histories")
     with tracking.stage("update_histories", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
-        run.params({"histories": config, "base": plan.base.ds if plan.base else "none"})
-        read = [*plan.delta, *([plan.base] if plan.base else [])]
-        run.inputs([dataset(wh, partition) for partition in read], "input")
+        run.params({"histories": config, "base": plan.layers[-1].ds if plan.layers else "none"})
+        run.inputs([dataset(wh, partition) for partition in plan.log], "input")
         written = update_histories(spark, wh, ds, config, plan)
         run.refresh.inputs([dataset(wh, written)], "input")
         run.metrics({name: written.info[name] for name in ("users", "events", "touched_users", "new_events")})
+        run.metrics({"layers": 1 + len(plan.layers), "deleted_users": len(plan.deletions.user_ids)})
     print(
         f"histories: {written.info['users']:,} users with {written.info['events']:,} events; "
         f"{written.info['touched_users']:,} had {written.info['new_events']:,} new events; {plan.reason}"
@@ -66,14 +77,14 @@ def main(
 
 
 def plan_update(wh: Warehouse, ds: str, config: HistoriesConfig) -> Plan:
-    """Choose the histories to continue: the newest ones whose log and settings are those of this run.
+    """Choose the layers to build on: those of the newest histories whose log and settings are those of this run.
 
     Raises
     ------
     MissingPartition
         If check_inputs has not run for ``ds``.
     """
-    chain = accepted_chain(wh, ds)
+    chain, deletions = accepted_chain(wh, ds), read_deletions(wh)
     fingerprints = lineage(chain)
     reason = "built from the whole log"
     for place in range(len(chain) - 1, 0, -1):
@@ -87,17 +98,44 @@ def plan_update(wh: Warehouse, ds: str, config: HistoriesConfig) -> Plan:
         if base.info["lineage"] != fingerprints[base.ds]:
             changes.append(f"the events up to ds={base.ds} changed after its histories were built")
         if not changes:
-            return Plan(base, chain[place:], fingerprints[ds], f"continued from ds={base.ds}")
+            try:
+                layers = _without(deletions, UserHistories.find(wh, base.ds))
+            except WarehouseError as error:
+                changes.append(str(error))
+            else:
+                layers = _below(layers, sum(partition.rows or 0 for partition in chain[place:]))
+                log = [partition for partition in chain if not layers or partition.ds > layers[-1].ds]
+                reason = f"continued from ds={base.ds} in {len(layers) + 1} layers"
+                return Plan(tuple(layers), log, chain[place:], deletions, fingerprints[ds], reason)
         if place == len(chain) - 1:
             reason = f"rebuilt from the whole log because {' and '.join(changes)}"
-    return Plan(None, chain, fingerprints[ds], reason)
+    return Plan((), chain, chain, deletions, fingerprints[ds], reason)
+
+
+def _below(layers: list[Partition], events: int) -> list[Partition]:
+    """Layers that a new one of so many events leaves alone: it takes in those on top that are no larger."""
+    while layers and layers[-1].info["layer_events"] <= events:
+        events += layers[-1].info["layer_events"]
+        layers = layers[:-1]
+    return layers
+
+
+def _without(deletions: Deletions, histories: UserHistories) -> list[Partition]:
+    """Layers below the first one that holds somebody to delete."""
+    layers = list(histories.layers)
+    if deletions.fingerprint == histories.info["deletions"]:
+        return layers
+    for place, layer in enumerate(layers):
+        if UserHistories(histories.warehouse, (layer,)).users(deletions.user_ids, []).num_rows:
+            return layers[:place]
+    return layers
 
 
 def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: HistoriesConfig, plan: Plan) -> Partition:
     """Write ``histories/ds``: a folder a bucket, one file in each, sorted by user_id."""
-    rows = group_events(spark.read.parquet(*(partition.path for partition in plan.delta)), config.max_length)
-    if plan.base is not None:
-        rows = continue_histories(spark.read.parquet(plan.base.path).drop("bucket"), rows, config.max_length)
+    deleted = spark.createDataFrame([(user_id,) for user_id in plan.deletions.user_ids], "user_id string")
+    log = spark.read.parquet(*(partition.path for partition in plan.log))
+    rows = group_events(log.join(F.broadcast(deleted), "user_id", "left_anti"), config.max_length)
     bucket = F.lpad((F.crc32("user_id") % config.buckets).cast("string"), 3, "0")
     with wh.write_partition("histories", ds) as part:
         (
@@ -107,26 +145,41 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
             .write.partitionBy("bucket")
             .parquet(part.path)
         )
-        counts = spark.read.parquet(part.path).agg(
-            F.count(F.lit(1)).alias("users"),
-            F.sum("n_events").alias("events"),
-            F.max("n_events").alias("longest"),
-        )
-        counted = counts.first()
-        assert counted is not None
-        new = spark.read.parquet(*(partition.path for partition in plan.delta)).agg(F.count_distinct("user_id"))
-        touched = new.first()
-        assert touched is not None
-        part.rows = counted.users
+        _describe(spark, part, plan)
+        if not part.rows:  # all new events are of people who asked to be deleted
+            part.write_table(to_arrow_schema(rows.schema).empty_table(), "bucket=000/part-00000.parquet")
         part.info |= {
-            **counted.asDict(),
-            "touched_users": touched[0],
-            "new_events": sum(partition.rows or 0 for partition in plan.delta),
             "buckets": config.buckets,
             "max_length": config.max_length,
+            "deletions": plan.deletions.fingerprint,
             "lineage": plan.lineage,
+            "since": plan.layers[-1].ds if plan.layers else None,
+            "layers": [
+                {"ds": layer.ds, "since": layer.info["since"], "lineage": layer.info["lineage"]}
+                for layer in plan.layers
+            ],
         }
     return wh.partition("histories", ds)
+
+
+def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan) -> None:
+    """Count what was written, and what it makes together with the layers below."""
+    own = spark.read.schema(HISTORY).parquet(part.path)
+    counted = own.agg(F.count(F.lit(1)).alias("rows"), F.coalesce(F.sum("n_events"), F.lit(0)).alias("events")).first()
+    assert counted is not None
+    users = own.select("user_id")
+    for layer in plan.layers:
+        users = users.union(spark.read.parquet(layer.path).select("user_id"))
+    new = spark.read.parquet(*(partition.path for partition in plan.new)).agg(F.count_distinct("user_id")).first()
+    assert new is not None
+    part.rows = counted.rows
+    part.info |= {
+        "users": users.distinct().count() if plan.layers else counted.rows,
+        "events": counted.events + sum(layer.info["layer_events"] for layer in plan.layers),
+        "layer_events": counted.events,
+        "touched_users": new[0],
+        "new_events": sum(partition.rows or 0 for partition in plan.new),
+    }
 
 
 def group_events(events: DataFrame, max_length: int) -> DataFrame:
@@ -145,7 +198,7 @@ def group_events(events: DataFrame, max_length: int) -> DataFrame:
         user_id, item_indices, timestamps, weights (oldest → newest), n_events (those cut off counted too).
     """
     tie = F.xxhash64(F.lit(SEED), "user_id", "item_index", "timestamp")  # never the item id itself: it would leak
-    order = ("timestamp", "seq", "tie", "item_index", "weight")
+    order = ("timestamp", "arrived", "seq", "tie", "item_index", "weight")
     user = Window.partitionBy("user_id")
     newest_first = user.orderBy(*(F.col(name).desc_nulls_last() for name in order))
     # Cut before gathering, so that one endless history cannot fill a task's memory.
@@ -163,22 +216,8 @@ def group_events(events: DataFrame, max_length: int) -> DataFrame:
         F.col("h.item_index").alias("item_indices"),
         F.col("h.timestamp").alias("timestamps"),
         F.col("h.weight").alias("weights"),
-        F.coalesce("n_events", F.lit(0)).alias("n_events"),  # not nullable, as in continued histories
+        F.coalesce("n_events", F.lit(0)).alias("n_events"),  # not nullable
     )
-
-
-def continue_histories(base: DataFrame, new: DataFrame, max_length: int) -> DataFrame:
-    """Append grouped events to histories; all of them are of later days than the histories'."""
-    joined = base.alias("base").join(new.alias("new"), "user_id", "full_outer")
-
-    def appended(name: str) -> Column:
-        both = F.concat(*(F.coalesce(F.col(f"{side}.{name}"), F.array()) for side in ("base", "new")))
-        start = F.greatest(F.size(both) - max_length, F.lit(0)) + 1
-        return F.slice(both, start, max_length).alias(name)
-
-    total = F.coalesce("base.n_events", F.lit(0)) + F.coalesce("new.n_events", F.lit(0))
-    lists = (appended(name) for name in ("item_indices", "timestamps", "weights"))
-    return joined.select("user_id", *lists, total.cast("bigint").alias("n_events"))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, RecommenderConfig
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
+from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import DIM, item_vectors, write_items
 
@@ -104,9 +105,17 @@ def write_day(
 
 
 def write_histories(wh: Warehouse, rows: pa.Table, ds: str = DAY) -> None:
+    """Write histories in one layer, and the accepted events that they stand for: as good as empty."""
+    before = wh.latest("accepted_events", until=ds, strict=True)
+    with wh.write_partition("accepted_events", ds) as part:
+        part.write_table(pa.table({"user_id": pa.array([], pa.string())}))
+        part.info |= {"previous": before.ds if before else None, "content": f"{len(rows)} users on {ds}"}
     buckets = np.array([zlib.crc32(user.encode()) % BUCKETS for user in rows["user_id"].to_pylist()])
     with wh.write_partition("histories", ds) as part:
         for bucket in range(BUCKETS):
             if (buckets == bucket).any():
                 part.write_table(rows.filter(pa.array(buckets == bucket)), f"bucket={bucket:03d}/part-00000.parquet")
-        part.info |= {"buckets": BUCKETS}
+        events = sum(rows["n_events"].to_pylist())
+        part.info |= {"buckets": BUCKETS, "max_length": 1000, "users": len(rows), "events": events, "deletions": ""}
+        part.info |= {"lineage": lineage(accepted_chain(wh, ds))[ds], "since": None, "layers": []}
+        part.info |= {"layer_events": events}

@@ -14,6 +14,7 @@ from jobs.evaluate import evaluate
 from jobs.export_interests import export_interests
 from jobs.platform import cli
 from jobs.platform.releases import Release
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import newest_space_version, profile, write_encoder
@@ -33,7 +34,7 @@ def publish_day(spark: SparkSession, folder: Path, merge: str = "lse", types: tu
     histories, parts = wh.partition("histories", DAY), ModelParts.find(wh, DAY)
     evaluate(wh, DAY, EvaluationConfig(bootstrap=20), histories, parts)
     _run(choose_model.main, options)
-    export_interests(spark, wh, DAY, histories, parts)
+    export_interests(spark, wh, DAY, UserHistories.find(wh, DAY), parts)
     index = IndexConfig(queries=60, neighbours=20, types=types)  # type: ignore[arg-type]
     build_index.build(wh, DAY, index, *build_index.find_inputs(wh, DAY))
     _run(publish.main, options)

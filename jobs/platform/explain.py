@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobs.platform.errors import JobError
 from jobs.platform.releases import Release
-from jobs.platform.user_rows import UserRows
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.warehouse import Warehouse
 
 RECENT, NEAREST, RETRIEVED = 15, 5, 20
@@ -127,9 +127,7 @@ def render(user: Explained) -> RenderableType:
 
 def _history(wh: Warehouse, ds: str, user_id: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Items and times of a user, oldest first."""
-    histories = wh.partition("histories", ds)
-    rows = UserRows(wh, histories.folder, histories.files, histories.info["buckets"])
-    table = rows.read([user_id], ["item_indices", "timestamps"])
+    table = UserHistories.find(wh, ds).users([user_id], ["item_indices", "timestamps"])
     if not table.num_rows:
         raise JobError(
             f"histories/ds={ds}: seen no row of user {user_id!r}; allowed: every user of the release; run the day again"

@@ -8,9 +8,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hymirec_model.errors import InputError
-from hymirec_model.histories import Histories
+from hymirec_model.histories import Histories, day_end
 
 Events = Sequence[tuple[str, float]]
 """(item_id, seconds since 1970 UTC), in any order; events of equal time stand oldest first."""
@@ -21,12 +22,11 @@ _SHOWN = 3  # unknown items that an error message names
 def histories_of(
     batch: Sequence[Events],
     index_of: Mapping[str, int],
-    end: int,
     *,
     now: float | None = None,
     skip_unknown: bool = False,
-) -> Histories:
-    """Histories whose ages, counted from ``end``, are those of the events counted from each one's own present.
+) -> tuple[Histories, npt.NDArray[np.int64]]:
+    """Histories of the events, and each one's present, from which ages count.
 
     Parameters
     ----------
@@ -34,10 +34,8 @@ def histories_of(
         One entry a user.
     index_of : mapping of str to int
         item_index of every known item_id.
-    end : int
-        End of the release's day, in seconds since 1970.
     now : float, optional
-        The present, in seconds since 1970; by default the later of `end` and a user's newest event.
+        The present, in seconds since 1970; by default the end of the day of a user's newest event.
     skip_unknown : bool, default=False
         Leave events of unknown items out; they still count for the present.
 
@@ -52,21 +50,22 @@ def histories_of(
         _refuse_unknown([item for row in rows for item, _ in row if item not in index_of])
     items: list[int] = []
     stamps: list[int] = []
-    offsets = [0]
+    offsets, moments = [0], []
     for number, row in enumerate(rows):
         row.sort(key=lambda event: event[1])  # stable
-        shift = end - math.floor(max(end, row[-1][1]) if present is None else present)
-        known = [(index_of[item], math.floor(time) + shift) for item, time in row if item in index_of]
+        known = [(index_of[item], math.floor(time)) for item, time in row if item in index_of]
         if not known:
             raise InputError(
                 f"events{_of(number, len(batch))}: seen {len(row)} events, none of an item that the release holds; "
                 "allowed: at least one; show something that needs no history, such as what is popular"
             )
+        moments.append(math.floor(row[-1][1] if present is None else present))
         items += [item for item, _ in known]
         stamps += [stamp for _, stamp in known]
         offsets.append(len(items))
     names = np.array([str(number) for number in range(len(rows))], object)
-    return Histories(names, np.array(offsets, np.int64), np.array(items, np.int64), np.array(stamps, np.int64))
+    histories = Histories(names, np.array(offsets, np.int64), np.array(items, np.int64), np.array(stamps, np.int64))
+    return histories, np.array(moments, np.int64) if present is not None else day_end(np.array(moments, np.int64))
 
 
 def _checked(events: Any, number: int, users: int) -> list[tuple[str, float]]:

@@ -5,6 +5,7 @@ A module of its own, so that workers import it by name and its cache lives as lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,23 +17,26 @@ import pyarrow.parquet as pq
 
 from hymirec_model.errors import HymirecError
 from jobs.platform import columns
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
-    from hymirec_model.histories import Histories
     from hymirec_model.inference import Floats, UserModel
 
-RESULT = "error string, users long, k int, dim int, merge string, scale double"
+RESULT = "error string, users long, touched long, k int, dim int, merge string, scale double"
 _FIELDS: dict[str, pa.DataType] = {
     "error": pa.string(),
     "users": pa.int64(),
+    "touched": pa.int64(),
     "k": pa.int32(),
     "dim": pa.int32(),
     "merge": pa.string(),
     "scale": pa.float64(),
 }
-_COLUMNS = ["user_id", "item_indices", "timestamps", "n_events"]
+COLUMNS = ["user_id", "interests", "weights", "n_events", "seen"]
+_ROW = [name for name in COLUMNS if name != "weights"]
+_LISTS = ["item_indices", "timestamps"]
 ROW_GROUP = 64  # users: who looks one of them up reads some hundred KB
 
 
@@ -44,19 +48,20 @@ class BucketExport:
     ----------
     warehouse : str
         URI.
-    histories : Partition
+    layers : tuple of Partition
+        Those of the day's histories.
     parts : ModelParts
+    before : Partition or None
+        Interests by the same model of an earlier day, whose log the day's continues.
     target : str
         Folder to write to, relative to the warehouse.
-    now : int
-        Seconds since 1970 from which ages are counted.
     """
 
     warehouse: str
-    histories: Partition
+    layers: tuple[Partition, ...]
     parts: ModelParts
+    before: Partition | None
     target: str
-    now: int
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Export the buckets named in the batches; yields what RESULT says of each."""
@@ -73,51 +78,61 @@ class BucketExport:
 
     def export(self, bucket: str) -> dict[str, Any]:
         """Write the interests of one bucket's users; return their number and the model's shape and merge."""
-        from hymirec_model.histories import Histories
-
         wh = Warehouse(self.warehouse)
-        files = {name: size for name, size in self.histories.files.items() if name.startswith(f"{bucket}/")}
-        inside = replace(self.histories, files=files)
-        table = wh.read(inside, _COLUMNS).sort_by("user_id")
+        histories = UserHistories(wh, self.layers)
         loaded = _loaded(_Key(self.warehouse, self.parts.recommender.folder, self.parts.codes.folder, self.parts))
-        histories = Histories.from_arrow(table)
-        interests = loaded.model.interests(histories, self.now)
+        users = histories.bucket(bucket, [])
+        kept = self._unchanged(wh, bucket, users)
+        touched = users if kept is None else users.join(kept.select(["user_id"]), "user_id", join_type="left anti")
+        rows = interest_table(histories.bucket(bucket, _LISTS, touched["user_id"].combine_chunks()), loaded.model)
+        if kept is not None:
+            rows = pa.concat_tables([kept.cast(rows.schema), rows]).sort_by("user_id")
         sink = pa.BufferOutputStream()
-        rows = interest_table(table, histories, interests, loaded)
-        pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP)
+        pq.write_table(weighted(rows, loaded), sink, compression="zstd", row_group_size=ROW_GROUP)
         # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
         wh.storage.replace(f"{self.target}/{bucket}/part-00000.parquet", sink.getvalue().to_pybytes())
         model = loaded.model
         shape = {"k": model.model.config.interests, "dim": model.model.dim}
-        return {"users": table.num_rows, **shape, "merge": model.merge, "scale": model.scale}
+        counts = {"users": rows.num_rows, "touched": len(touched)}
+        return {**counts, **shape, "merge": model.merge, "scale": model.scale}
+
+    def _unchanged(self, wh: Warehouse, bucket: str, users: pa.Table) -> pa.Table | None:
+        """Rows of the day before of those who have had no event since: histories only grow."""
+        name = f"{bucket}/part-00000.parquet"
+        if self.before is None or name not in self.before.files:
+            return None
+        rows = wh.read(replace(self.before, files={name: self.before.files[name]}), _ROW)
+        known = rows.select(["user_id", "n_events"]).append_column("row", pa.array(range(len(rows)), pa.int64()))
+        same = known.join(users, ["user_id", "n_events"], join_type="inner", use_threads=False)
+        return rows.take(same.sort_by("row")["row"])
 
 
-def interest_table(table: pa.Table, histories: Histories, interests: Floats, loaded: _Loaded) -> pa.Table:
-    """Rows of the table ``interests`` for the users of a histories table.
+def interest_table(table: pa.Table, model: UserModel) -> pa.Table:
+    """Rows of the table ``interests``, but for the weights, for the users of a histories table.
 
     Column ``seen`` holds a user's distinct items, ascending: those of the history as it is kept, hence of the
     newest ``histories.max_length`` events.
-
-    Parameters
-    ----------
-    table : pyarrow.Table
-        U histories.
-    histories : Histories
-        The same.
-    interests : float32 array of shape (U, K, d)
-    loaded : _Loaded
     """
+    from hymirec_model.histories import Histories
+
+    histories = Histories.from_arrow(table)
+    interests = model.interests(histories)
+    offsets, items = histories.distinct_items()
+    flat = interests.reshape(len(interests), math.prod(interests.shape[1:])).astype(np.float16)
+    seen = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items, pa.int32()))
+    rows: pa.Table = table.append_column("interests", columns.fixed_lists(flat)).append_column("seen", seen)
+    return rows.select(_ROW)
+
+
+def weighted(rows: pa.Table, loaded: _Loaded) -> pa.Table:
+    """Add the column ``weights``: of the interests as they are stored, so that old rows and new ones are alike."""
     from hymirec_model.inference import interest_weights
 
-    weights = interest_weights(interests, loaded.model.merge, loaded.model.scale, loaded.calibration)
-    flat = interests.reshape(len(interests), -1).astype(np.float16)
-    offsets, items = histories.distinct_items()
-    seen = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items, pa.int32()))
-    new = {"interests": columns.fixed_lists(flat), "weights": columns.fixed_lists(weights), "seen": seen}
-    for name, column in new.items():
-        table = table.append_column(name, column)
-    rows: pa.Table = table.select(["user_id", "interests", "weights", "n_events", "seen"])
-    return rows
+    model = loaded.model
+    stored = columns.matrix(rows["interests"].combine_chunks(), "interests", "interests").astype(np.float32)
+    interests = stored.reshape(len(stored), model.model.config.interests, model.model.dim)
+    weights = interest_weights(interests, model.merge, model.scale, loaded.calibration)
+    return rows.append_column("weights", columns.fixed_lists(weights)).select(COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from jobs.platform import columns
 from jobs.platform.errors import WarehouseError
 from jobs.platform.profile import Profile
 from jobs.platform.training import without_held_out
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.warehouse import Partition, Warehouse
 
 
@@ -53,7 +53,7 @@ class ItemSample:
 
 
 def event_counts(wh: Warehouse, ds: str, profile: Profile, n_items: int) -> npt.NDArray[np.int64]:
-    """Events of each item in histories/ds without the held-out days, of shape (n_items,); streamed.
+    """Events of each item in histories/ds without the held-out days, of shape (n_items,); a bucket at a time.
 
     Raises
     ------
@@ -62,13 +62,12 @@ def event_counts(wh: Warehouse, ds: str, profile: Profile, n_items: int) -> npt.
     """
     from hymirec_model.histories import Histories
 
-    counts, stored = np.zeros(n_items, np.int64), wh.partition("histories", ds)
-    for batch in columns.batches(wh, stored, ["user_id", "item_indices", "timestamps"], rows=4096):
-        histories = Histories.from_arrow(pa.Table.from_batches([batch]))
-        items = without_held_out(histories, ds, profile).items
+    counts = np.zeros(n_items, np.int64)
+    for table in UserHistories.find(wh, ds).by_bucket(["item_indices", "timestamps"]):
+        items = without_held_out(Histories.from_arrow(table), ds, profile).items
         if items.max(initial=-1) >= n_items:
             raise WarehouseError(
-                f"{stored.folder}: seen item_index {items.max()}; allowed: below {n_items}, the items of "
+                f"histories/ds={ds}: seen item_index {items.max()}; allowed: below {n_items}, the items of "
                 f"item_vectors/ds={ds}; run this day again from check_inputs"
             )
         counts += np.bincount(items, minlength=n_items)

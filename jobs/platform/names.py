@@ -76,12 +76,6 @@ def ds_of(folder: str) -> str | None:
     return day if name == "ds" and is_day(day) else None
 
 
-def end_of(ds: str) -> int:
-    """Midnight UTC at the end of a day, in seconds since 1970."""
-    day = datetime.date.fromisoformat(ds) + datetime.timedelta(days=1)
-    return int(datetime.datetime.combine(day, datetime.time(), datetime.UTC).timestamp())
-
-
 def bucket_of(user_id: str, buckets: int) -> str:
     """Folder of a user's row in a table of ``buckets`` folders, as update_histories spreads them."""
     return f"bucket={zlib.crc32(user_id.encode()) % buckets:03d}"

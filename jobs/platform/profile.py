@@ -41,6 +41,8 @@ class ContractConfig:
     """Fewest accepted events in the partition of the run's own day."""
     min_items: int = 2
     """Fewest accepted items in the catalogue."""
+    max_late_days: int = 0
+    """Days that an event may be older than the partition of ``events`` it came in."""
     max_text_chars: int = 2000
     """Longest text of an item that is kept; the rest is cut off."""
     seed: int = 0
@@ -48,6 +50,7 @@ class ContractConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.max_bad_share < 1, f"max_bad_share is {self.max_bad_share}; allowed: 0 up to below 1")
+        require(self.max_late_days >= 0, f"max_late_days is {self.max_late_days}; allowed: 0 or more")
         for name in ("min_events", "min_items", "max_text_chars"):
             value = getattr(self, name)
             require(value >= 1, f"{name} is {value}; allowed: 1 or more")

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from hymirec_model.errors import InputError, require
 from jobs.platform import columns
 from jobs.platform.manifest import ReleaseError
-from jobs.platform.names import end_of
 from jobs.platform.releases import Release
 from jobs.platform.user_rows import UserRows
 
@@ -160,16 +159,16 @@ class Recommender:
 
         require(len(batch) > 0, "events: seen those of no user; allowed: one or more users")
         release, model = self._release, self.user_model
-        end, most = end_of(release.ds), release.manifest["profile"]["histories"]["max_length"]
-        histories = histories_of(batch, self._index_of, end, now=now, skip_unknown=skip_unknown)
+        most = release.manifest["profile"]["histories"]["max_length"]
+        histories, moments = histories_of(batch, self._index_of, now=now, skip_unknown=skip_unknown)
         n_events = np.diff(histories.offsets)
         histories = histories.newest(most)
         used, place = np.unique(histories.items, return_inverse=True)  # the other items' codes need no check
         model = replace(model, codes=model.codes[used], generations=model.generations[used])
-        vectors = model.interests(replace(histories, items=place), end)
+        vectors = model.interests(replace(histories, items=place), now=moments)
         sample = self.vectors[calibration_sample(len(self.vectors))].astype(np.float32)
-        weights = interest_weights(vectors, model.merge, model.scale, sample)
         rounded = vectors.astype(np.float16).astype(np.float32)
+        weights = interest_weights(rounded, model.merge, model.scale, sample)
         return Interests(rounded, weights, histories.distinct_items(), n_events)
 
     def rank(

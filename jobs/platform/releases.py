@@ -192,8 +192,7 @@ class Release:
     ) -> list[Recommended]:
         """Recommend items to anybody by events, with the release's model; nobody needs to have seen them in training.
 
-        Given a user's history of the release, the list is that of `recommend`, but where scores differ by less than
-        what float16 rounds off an interest: sums in batches of another size differ in their last bits.
+        Given a user's history of the release, the list is that of `recommend`.
 
         Parameters
         ----------
@@ -202,8 +201,8 @@ class Release:
         n, exclude_seen, diversity
             See `recommend`; seen are the items of `events`.
         now : float, optional
-            Seconds since 1970 UTC from which ages of events are counted; by default the later of the end of the
-            release's day and the newest event. Events after it count as happening now.
+            Seconds since 1970 UTC from which ages of events are counted; by default the end of the day of the newest
+            event, as in the release. Events after it count as happening now.
         skip_unknown : bool, default=False
             Leave out events of items that the release does not hold, such as newer ones.
 

@@ -18,6 +18,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.local import state_folder
 from jobs.platform.model_choice import champion_serves
 from jobs.platform.profile import Profile
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
@@ -108,12 +109,11 @@ def without_held_out(histories: Histories, ds: str, profile: Profile) -> Histori
     return histories.before(int(cut.timestamp())).newest(profile.histories.max_length // 2)
 
 
-def read_histories(wh: Warehouse, partition: Partition) -> Histories:
-    """All users of a histories partition, in the order of their ids (buckets do not matter)."""
+def read_histories(wh: Warehouse, ds: str) -> Histories:
+    """Histories of all users on day ``ds``, in the order of their ids (buckets do not matter)."""
     from hymirec_model.histories import Histories
 
-    table = wh.read(partition, ["user_id", "item_indices", "timestamps"])
-    return Histories.from_arrow(table.sort_by("user_id"))
+    return Histories.from_arrow(UserHistories.find(wh, ds).read(["item_indices", "timestamps"]))
 
 
 def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
@@ -124,7 +124,7 @@ def training_histories(wh: Warehouse, ds: str, profile: Profile) -> Histories:
     JobError
         If no event is left.
     """
-    histories = without_held_out(read_histories(wh, wh.partition("histories", ds)), ds, profile)
+    histories = without_held_out(read_histories(wh, ds), ds, profile)
     if not len(histories.items):
         cut = evaluation_cut(ds, profile.evaluation.holdout_days).date()
         raise JobError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 from itertools import islice, pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from hymirec_model.histories import (
     Histories,
     WindowSampler,
     age_bucket,
+    day_end,
     newest_batch,
     window_batch,
 )
@@ -111,10 +113,20 @@ def test_windows_are_padded_at_the_front_and_keep_the_order(
 
 
 def test_newest_events_stand_last_and_there_are_no_targets() -> None:
-    batch = newest_batch(of([[(1, 1), (2, 2), (3, 3)], [], [(4, 4)]]), np.array([2, 0, 1]), 10, 2)
+    batch = newest_batch(of([[(1, 1), (2, 2), (3, 3)], [], [(4, 4)]]), np.array([2, 0, 1]), 2)
     assert batch.items_BN.tolist() == [[0, 4], [2, 3], [0, 0]]
     assert batch.mask_BN.tolist() == [[False, True], [True, True], [False, False]]
     assert batch.targets_BW.shape == (3, 0)
+    assert newest_batch(of([[(1, 1)]]), np.array([0]), 4).items_BN.tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_day_ends_at_the_next_midnight() -> None:
+    midnight = int(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp())
+    assert day_end(np.array([midnight - 86_400, midnight - 1, midnight])).tolist() == [
+        midnight,
+        midnight,
+        midnight + 86_400,
+    ]
 
 
 def numbered(rows: Streams) -> tuple[Histories, dict[int, tuple[int, int]]]:

@@ -156,7 +156,7 @@ def test_bad_rows_go_to_quarantine_with_a_reason(
         "events.item_id: its row in the catalogue is in quarantine": 1,
         "events.item_id: no row in the catalogue": 1,
         "events.item_id: null or empty": 2,
-        "events.timestamp: null or outside its day": 3,
+        "events.timestamp: null or outside its day (contract.max_late_days)": 3,
         "events.user_id: null or empty": 2,
         "events.weight: negative or not a number": 2,
         "items.item_id: null or empty": 2,

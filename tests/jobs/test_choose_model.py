@@ -31,6 +31,7 @@ from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
 from jobs.platform.spark import session
 from jobs.platform.training import version_of
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
 from tests.hymirec_model import planted
@@ -139,7 +140,7 @@ def choose(wh: Warehouse, tmp_path: Path, ds: str) -> int:
 def release(wh: Warehouse, tmp_path: Path, ds: str) -> int:
     """The rest of the day."""
     parts = ModelParts.find(wh, ds)
-    export_interests(session("tests"), wh, ds, wh.partition("histories", ds), parts)
+    export_interests(session("tests"), wh, ds, UserHistories.find(wh, ds), parts)
     build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
     return _run(publish.main, wh, tmp_path, ds)
 

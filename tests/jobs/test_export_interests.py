@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +16,18 @@ from jobs.build_index import sample_users
 from jobs.export_interests import export_interests, main
 from jobs.platform import cli, columns
 from jobs.platform.errors import JobError
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
 from tests.small_day import DIM, profile
-from tests.small_model import BUCKETS, DAY, NOW, table, write_day, write_histories
+from tests.small_model import BUCKETS, DAY, table, write_day, write_histories
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
 def export(spark: SparkSession, wh: Warehouse) -> Partition:
-    return export_interests(spark, wh, DAY, wh.partition("histories", DAY), ModelParts.find(wh, DAY))
+    return export_interests(spark, wh, DAY, UserHistories.find(wh, DAY), ModelParts.find(wh, DAY))
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,9 @@ def test_every_user_gets_the_interests_of_the_model(wh: Warehouse, written: Part
     histories = table(40, 300)
     assert found["user_id"].to_pylist() == histories["user_id"].to_pylist()
     assert found["n_events"].to_pylist() == histories["n_events"].to_pylist()
-    expected = ModelParts.find(wh, DAY).load(wh).interests(Histories.from_arrow(histories), NOW)
+    expected = ModelParts.find(wh, DAY).load(wh).interests(Histories.from_arrow(histories))
     seen = columns.matrix(found["interests"].combine_chunks(), "interests", "interests")
-    np.testing.assert_allclose(seen.reshape(expected.shape).astype(np.float32), expected, atol=2e-3)
+    np.testing.assert_array_equal(seen.reshape(expected.shape), expected.astype(np.float16))
     assert set(np.concatenate(found["weights"].to_pylist())) == {1.0}
     assert found["seen"].to_pylist() == [sorted(set(items)) for items in histories["item_indices"].to_pylist()]
 
@@ -92,6 +94,60 @@ def test_rerun_gives_the_same_bytes(spark: SparkSession, wh: Warehouse, written:
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.parametrize("merge", ["lse", "calibrated"])
+def test_a_later_day_computes_touched_users_only_and_writes_the_bytes_of_a_full_export(
+    spark: SparkSession, tmp_path: Path, merge: str
+) -> None:
+    wh, later = Warehouse(str(tmp_path)), "2020-03-21"
+    write_day(wh, merge=merge)
+    export(spark, wh)
+    old, other = table(40, 300).slice(1), table(44, 300, seed=5)  # the first one asked to be deleted
+    touched = [3, 11, 12, 40, 41]
+    rows = pa.concat_tables(
+        [old.filter(pa.array([user + 1 not in touched for user in range(39)])), other.take(touched)]
+    )
+    stale = pa.concat_tables([old, other.take([40, 41])]).sort_by("user_id")
+    rows = rows.sort_by("user_id")
+    assert rows["user_id"].equals(stale["user_id"]) and not rows["n_events"].equals(stale["n_events"])
+    write_histories(wh, rows, later)
+    for name in ("item_vectors", "item_codes"):
+        copy_day(wh, name, DAY, later)
+    parts, histories = ModelParts.find(wh, later), UserHistories.find(wh, later)
+    written = export_interests(spark, wh, later, histories, parts)
+    assert (written.rows, written.info["touched_users"]) == (41, 5)
+    (Path(wh.uri) / "interests" / f"ds={DAY}" / "_current.json").unlink()
+    full = export_interests(spark, wh, later, histories, parts)
+    assert full.info["touched_users"] == 41 and sorted(full.files) == sorted(written.files)
+    for name in written.files:
+        one, other_one = (wh.local_copy(part) / name for part in (written, full))
+        assert one.read_bytes() == other_one.read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"max_length": 9}, {"lineage": "of another log"}, {"buckets": 2}])
+def test_everybody_is_computed_anew_when_the_day_before_is_no_base(
+    spark: SparkSession, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    wh, later = Warehouse(str(tmp_path)), "2020-03-21"
+    write_day(wh, users=8)
+    written = export(spark, wh)
+    with wh.write_partition("interests", DAY) as part:
+        shutil.copytree(wh.local_copy(written), part.local, dirs_exist_ok=True)
+        part.info |= written.info | change
+    write_histories(wh, table(8, 300), later)
+    for name in ("item_vectors", "item_codes"):
+        copy_day(wh, name, DAY, later)
+    again = export_interests(spark, wh, later, UserHistories.find(wh, later), ModelParts.find(wh, later))
+    assert again.info["touched_users"] == 8
+
+
+def copy_day(wh: Warehouse, name: str, before: str, later: str) -> None:
+    source = wh.partition(name, before)
+    with wh.write_partition(name, later) as part:
+        shutil.copytree(wh.local_copy(source), part.local, dirs_exist_ok=True)
+        part.info |= source.info
+        part.rows = source.rows
+
+
 def test_calibrated_merge_has_weights(spark: SparkSession, tmp_path: Path) -> None:
     wh = Warehouse(str(tmp_path))
     write_day(wh, users=8, merge="calibrated")
@@ -114,4 +170,4 @@ def test_command_line(spark: SparkSession, wh: Warehouse, tmp_path: Path, capsys
     with pytest.raises(SystemExit) as done:
         cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
     assert done.value.code == 0
-    assert "interests: 40 users, 3 of 16 dimensions each, by model m1" in capsys.readouterr().out
+    assert "interests: 40 users, 40 computed anew, 3 of 16 dimensions each, by model m1" in capsys.readouterr().out

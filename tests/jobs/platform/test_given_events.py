@@ -13,7 +13,8 @@ from hymirec_model.errors import InputError
 from jobs.platform.given_events import histories_of
 
 ITEMS = {f"i{number}": number for number in range(10)}
-END = 1_000_000
+DAY = 86_400
+END = 11 * DAY
 events = st.lists(st.tuples(st.sampled_from(sorted(ITEMS)), st.integers(0, 2 * END)), min_size=1, max_size=8)
 
 
@@ -21,24 +22,28 @@ events = st.lists(st.tuples(st.sampled_from(sorted(ITEMS)), st.integers(0, 2 * E
 def test_order_is_by_time_and_ages_are_those_of_each_ones_present(
     batch: list[list[tuple[str, int]]], now: int | None
 ) -> None:
-    histories = histories_of(batch, ITEMS, END, now=now)
+    histories, moments = histories_of(batch, ITEMS, now=now)
     assert len(histories) == len(batch)
-    for row, (start, stop) in zip(batch, pairwise(histories.offsets), strict=True):
+    for row, (start, stop), moment in zip(batch, pairwise(histories.offsets), moments, strict=True):
         expected = sorted(row, key=lambda event: event[1])
         assert histories.items[start:stop].tolist() == [ITEMS[item] for item, _ in expected]
-        present = now if now is not None else max(END, *(time for _, time in row))
-        assert (END - histories.timestamps[start:stop]).tolist() == [present - time for _, time in expected]
+        assert histories.timestamps[start:stop].tolist() == [time for _, time in expected]
+        if now is not None:
+            assert moment == now
+        else:
+            assert moment % DAY == 0 and moment - DAY <= expected[-1][1] < moment
 
 
 def test_unknown_items_are_left_out_on_demand_but_tell_the_time() -> None:
-    row = [("new", END + 50), ("i1", END + 20)]
-    histories = histories_of([row], ITEMS, END, skip_unknown=True)
-    assert (histories.items.tolist(), histories.timestamps.tolist()) == ([1], [END - 30])
+    row = [("new", END + DAY - 1), ("i1", END + 20)]
+    histories, moments = histories_of([row], ITEMS, skip_unknown=True)
+    assert (histories.items.tolist(), histories.timestamps.tolist()) == ([1], [END + 20])
+    assert moments.tolist() == [END + DAY]
 
 
 def test_numbers_of_numpy_and_fractions_of_seconds_are_times() -> None:
     rows = [("i1", np.int64(7)), ("i2", np.float32(6.5)), ("i3", 7.25)]
-    histories = histories_of([rows], ITEMS, END)
+    histories, _ = histories_of([rows], ITEMS)
     assert histories.items.tolist() == [2, 1, 3] and histories.timestamps.tolist() == [6, 7, 7]
 
 
@@ -64,11 +69,11 @@ def test_numbers_of_numpy_and_fractions_of_seconds_are_times() -> None:
 )
 def test_bad_events_are_named(batch: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        histories_of(batch, ITEMS, END)
+        histories_of(batch, ITEMS)
 
 
 def test_bad_present_and_nothing_known_are_named() -> None:
     with pytest.raises(InputError, match="now: seen time nan"):
-        histories_of([[("i1", 1)]], ITEMS, END, now=float("nan"))
+        histories_of([[("i1", 1)]], ITEMS, now=float("nan"))
     with pytest.raises(InputError, match="events: seen 2 events, none of an item that the release holds"):
-        histories_of([[("x", 1), ("y", 2)]], ITEMS, END, skip_unknown=True)
+        histories_of([[("x", 1), ("y", 2)]], ITEMS, skip_unknown=True)

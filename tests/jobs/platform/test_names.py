@@ -1,15 +1,9 @@
 from __future__ import annotations
 
-import datetime
-
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.platform.names import bucket_of, end_of
-
-
-def test_a_day_ends_at_the_next_midnight() -> None:
-    assert end_of("2019-12-31") == datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC).timestamp()
+from jobs.platform.names import bucket_of
 
 
 def test_buckets_are_those_that_spark_spreads_users_over(spark: SparkSession) -> None:

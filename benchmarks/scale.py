@@ -1,0 +1,151 @@
+"""A day's cost beside the history's: check_inputs and update_histories on up to 100 M events.
+
+Usage::
+
+    make bench-scale                              1 M, 10 M and 100 M events
+    make bench-scale ARGS="--events 1000000"
+
+The log is copies of The Complete Journey's households, each with products exchanged among those of about equal
+popularity, so that popularity, history lengths and repeat rates stay real. All its days but the last are one first
+run, in which update_histories builds the histories from the whole log. Then the last day is run, with as many events
+as one, two, four and eight real days have. ``events`` are those that a run takes, ``of`` all there are. ``read`` is
+one process that reads all histories. ``DuckDB`` does what the first run of both jobs does: events with their items,
+then each user's newest events as lists, by bucket.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import typer
+
+from benchmarks.job_runs import run_job
+from benchmarks.report import Check, Results
+from benchmarks.scale_log import Copies, RealLog
+from jobs.platform.user_histories import UserHistories
+from jobs.platform.warehouse import Warehouse
+
+BUCKETS, MAX_LENGTH = 16, 1000
+REAL_DAYS = (1, 2, 4, 8)  # whose events the last day has
+JOBS = ("check_inputs", "update_histories")
+
+
+def main(
+    events: Annotated[list[int], typer.Option(help="Sizes of the log.")] = [1_000_000, 10_000_000, 100_000_000],  # noqa: B006
+    name: Annotated[str, typer.Option(help="Name of the results file.")] = "scale",
+    folder: Annotated[Path | None, typer.Option(help="Where the warehouses are written for the time being.")] = None,
+) -> None:
+    """Run the jobs on logs of each size and write benchmarks/results/NAME.json."""
+    results = Results(name)
+    with tempfile.TemporaryDirectory(dir=folder) as root:
+        real = RealLog.imported(Path(root) / "real")
+        profile = Path(root) / "scale.yaml"
+        profile.write_text(json.dumps({"histories": {"buckets": BUCKETS, "max_length": MAX_LENGTH}}))
+        for size in events:
+            wh = Warehouse(f"{root}/warehouse")
+            measure(results, wh, Copies(real, size), profile, Path(root))
+            shutil.rmtree(wh.uri)
+            results.checks = checks(results.rows)
+            results.write()
+    results.show()
+
+
+def measure(results: Results, wh: Warehouse, log: Copies, profile: Path, root: Path) -> None:
+    """The first run, days of several sizes, and DuckDB, on one log."""
+    real, (before, last) = log.real, log.real.days[-2:]
+    shutil.copytree(root / "real" / "items", Path(wh.uri) / "items")
+    size = log.write(wh, real.days[:-1])
+    duckdb = duckdb_first_run(wh, root)
+    for job in JOBS:
+        results.add(
+            {"name": job, "run": "first", "events": size, "of": size, **run_job(job, wh, before, profile, root)}
+        )
+    results.add({"name": "DuckDB", "run": "first", "events": size, "of": size, **duckdb})
+    start = time.perf_counter()
+    users = UserHistories.find(wh, before).read().num_rows
+    results.add({"name": "read", "of": size, "users": users, "seconds": time.perf_counter() - start})
+    for days in REAL_DAYS:
+        new = log.write_day(wh, last, real.of_days(real.days[-days], last))
+        for job in JOBS:
+            figures = run_job(job, wh, last, profile, root)
+            results.add({"name": job, "run": "day", "events": new, "of": size, **figures})
+
+
+def duckdb_first_run(wh: Warehouse, root: Path) -> dict[str, float]:
+    """Events with their items, then lists by user, by bucket, in DuckDB on the same cores."""
+    import duckdb
+
+    target = root / "duckdb"
+    start = time.perf_counter()
+    connection = duckdb.connect(str(root / "duckdb.db"), config={"temp_directory": str(root / "duckdb-tmp")})
+    connection.execute(f"""
+        CREATE TABLE numbered AS
+            SELECT item_id, row_number() OVER (ORDER BY hash(item_id)) - 1 AS item_index
+            FROM (SELECT DISTINCT item_id FROM '{wh.uri}/items/*.parquet');
+        COPY (
+            SELECT user_id, item_index::INTEGER AS item_index, timestamp, 1.0::FLOAT AS weight
+            FROM '{wh.uri}/events/*/*.parquet' JOIN numbered USING (item_id)
+            WHERE user_id <> '' AND timestamp IS NOT NULL
+        ) TO '{target}-events.parquet' (COMPRESSION zstd);
+        COPY (
+            SELECT user_id, list(item_index ORDER BY timestamp, tie) AS item_indices,
+                list(timestamp ORDER BY timestamp, tie) AS timestamps,
+                list(weight ORDER BY timestamp, tie) AS weights,
+                any_value(n_events) AS n_events, hash(user_id) % {BUCKETS} AS bucket
+            FROM (
+                SELECT *, hash(user_id, item_index, timestamp) AS tie, count(*) OVER (PARTITION BY user_id) AS n_events
+                FROM '{target}-events.parquet'
+                QUALIFY row_number() OVER (PARTITION BY user_id ORDER BY timestamp DESC, tie DESC) <= {MAX_LENGTH}
+            )
+            GROUP BY user_id ORDER BY bucket, user_id
+        ) TO '{target}' (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (bucket));
+    """)
+    found = {"seconds": time.perf_counter() - start, "peak_mib": psutil.Process().memory_info().rss / 2**20}
+    connection.close()
+    for path in root.glob("duckdb*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return found
+
+
+def checks(rows: list[dict[str, Any]]) -> list[Check]:
+    """A day beside a rebuild; growth with the day's events; Spark beside DuckDB; memory of the driver."""
+    made = []
+    for size in dict.fromkeys(row["of"] for row in rows):
+        here = [row for row in rows if row["of"] == size]
+        first = {row["name"]: row["seconds"] for row in here if row.get("run") == "first"}
+        for job in JOBS:
+            days = [row for row in here if (row["name"], row.get("run")) == (job, "day")]
+            share = days[0]["seconds"] / first[job]
+            made.append(Check(f"{size:,} events, {job}: a day by a first run", share, 0.05, share <= 0.05))
+            exponent = growth([row["events"] for row in days], [row["seconds"] for row in days])
+            made.append(
+                Check(f"{size:,} events, {job}: exponent of the day's events", exponent, 1.05, exponent <= 1.05)
+            )
+        ratio = sum(first[job] for job in JOBS) / first["DuckDB"]
+        made.append(Check(f"{size:,} events: first run by DuckDB's", ratio, 3.0, ratio <= 3.0))
+    drivers = {
+        size: max(row["driver_mib"] for row in rows if row["of"] == size and "driver_mib" in row)
+        for size in dict.fromkeys(row["of"] for row in rows)
+    }
+    if len(drivers) > 1:
+        smallest, largest = drivers[min(drivers)], drivers[max(drivers)]
+        made.append(
+            Check("Python driver's memory, largest log by smallest", largest / smallest, 1.1, largest <= 1.1 * smallest)
+        )
+    return made
+
+
+def growth(events: list[int], seconds: list[float]) -> float:
+    """Exponent of the time in the number of events, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(events), np.log(seconds), 1)[0])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.platform.user_histories import merged
+
+SCHEMA = pa.schema(
+    {
+        "user_id": pa.string(),
+        "item_indices": pa.list_(pa.int32()),
+        "timestamps": pa.list_(pa.int64()),
+        "weights": pa.list_(pa.float32()),
+        "n_events": pa.int64(),
+    }
+)
+events = st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=25)
+
+
+def layer(log: list[tuple[str, int, int]], max_length: int) -> pa.Table:
+    """Histories of (user, time, item) as update_histories writes them; an event's weight is its item."""
+    rows: list[dict[str, Any]] = []
+    for user, own in groupby(sorted(log, key=lambda event: event[:2]), key=lambda event: event[0]):
+        times_items = [event[1:] for event in own]
+        kept = times_items[-max_length:]
+        items = [item for _, item in kept]
+        lists = {"item_indices": items, "timestamps": [time for time, _ in kept], "weights": items}
+        rows.append({"user_id": user, **lists, "n_events": len(times_items)})
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+@given(st.lists(events, min_size=1, max_size=4), st.integers(1, 6))
+def test_layers_merged_are_one_layer_of_the_whole_log(days: list[list[tuple[str, int, int]]], max_length: int) -> None:
+    whole = layer([event for day in days for event in day], max_length)
+    layers = [layer(day, max_length) for day in days]
+    assert merged(layers, max_length).equals(whole)
+    if len(days) > 2:  # whichever layers are put together first
+        assert merged([layers[0], merged(layers[1:], max_length)], max_length).equals(whole)
+        assert merged([merged(layers[:-1], max_length), layers[-1]], max_length).equals(whole)
+    counts = merged([table.select(["user_id", "n_events"]) for table in layers], max_length)
+    assert counts.equals(whole.select(["user_id", "n_events"]))
