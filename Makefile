@@ -12,7 +12,7 @@ override PERSON := $(USER)
 endif
 
 # Values reach the commands through the environment, so that no shell ever splits or expands them.
-export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE TO REASON PERSON A B AIRFLOW_PORT MLFLOW_PORT PYTHON
+export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE DRIFT TO REASON PERSON A B AIRFLOW_PORT MLFLOW_PORT PYTHON
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
@@ -34,7 +34,7 @@ test: setup ## All tests, in two processes; PYTEST="-k name" chooses some
 
 ##@ One day in the foreground
 .PHONY: run inspect compare rollback
-run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never]
+run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never] [DRIFT=accept]
 	@$(REFRESH) run
 
 inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
@@ -60,11 +60,11 @@ down: ## Stop them, with everything they started
 status: setup ## What is running, and how the latest refreshes went
 	@$(IN_ENV) $(PYTHON_BIN) -m infra.services status
 
-trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never]
+trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=always] [RECODE=always] [PROMOTE=never] [DRIFT=accept]
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-index bench-faults bench-scale
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-faults bench-scale
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -77,6 +77,9 @@ bench-codebook-scale: setup ## Its jobs on up to 10 M items: memory, Spark besid
 
 bench-drift: setup ## The codebook and a year of new items [ARGS="--seeds 1"]
 	@$(IN_ENV) $(PYTHON_BIN) -m benchmarks.drift $(ARGS)
+
+bench-input-drift: setup ## Damaged days beside true ones: what check_inputs stops, and what it should not
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.input_drift
 
 bench-index: setup ## The ANN index beside faiss' defaults, usearch and hnswlib [ARGS="--items 10000"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from benchmarks import bad_input
 from hymirec_model.errors import HymirecError
-from jobs.check_inputs import BAD_ITEM, NO_ITEM, check_inputs, find_inputs
+from jobs.check_inputs import check_inputs, find_inputs
 from jobs.import_events import LATEST, import_found
+from jobs.platform.daily_events import BAD_ITEM, NO_ITEM
 from jobs.platform.profile import ContractConfig
 from jobs.platform.sources import own_parquet
 from jobs.platform.sources.shape import Given

@@ -100,6 +100,13 @@ PARAMS = {
         "What becomes of a release that passes the gate.",
         **{"auto": "switch to it", "dry-run": "only judge, write nothing", "never": "write it, do not switch"},
     ),
+    "drift": choice(
+        "Drift",
+        "What happens where the day's input is unlike the days before it.",
+        stop="the run ends, nothing is accepted",
+        accept="it passes; later days are not compared with it",
+        restart="it passes; later days are compared with it, and with nothing before it",
+    ),
 }
 
 

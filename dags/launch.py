@@ -1,9 +1,9 @@
 """How a task starts a job: through Spark submit, or as a subprocess of the training launcher.
 
 Both operators take the job's name and what the task ``resolver`` worked out (for a refresh: warehouse, ds, profile,
-refresh_id, retrain, recode, promote), turn it into the job's command-line options, stream the job's output into the
-task's log and end the task by the job's exit code: 2 is bad input, which does not mend itself, so the task fails at
-once; any other code is retried. A task that ends well tells in the events of its outlets what they are about.
+refresh_id, retrain, recode, promote, drift), turn it into the job's command-line options, stream the job's output
+into the task's log and end the task by the job's exit code: 2 is bad input, which does not mend itself, so the task
+fails at once; any other code is retried. A task that ends well tells in the events of its outlets what they are about.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobs.platform.local import REPOSITORY
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-OVERRIDES = ("retrain", "recode", "promote")  # options that only some jobs have; the others every job has
+OVERRIDES = ("retrain", "recode", "promote", "drift")  # options that only some jobs have; the others every job has
 _GRACE_SECONDS = 15
 _KEPT_LINES = 50
 

@@ -48,10 +48,11 @@ JOBS = {
             "check_inputs",
             SparkJobOperator,
             timedelta(hours=2),
-            "contract; bad rows to quarantine, a breach stops the run",
+            "contract; bad rows to quarantine, a breach or drift stops the run",
             "the error names table, column and what is allowed; bad rows stand in the table quarantine with their "
-            "reason; correct the data and import the day again",
+            "reason; correct the data and import the day again; if a day drifted and is right, `drift: accept`",
             SPARK_POOL,
+            overrides=("drift",),
             outlets=(ITEMS,),
         ),
         Job(

@@ -4,7 +4,8 @@ The foreground commands are ``airflow dags test hymirec_refresh DS --conf …``.
 people see a line a task. They use a metadata database of their own, because a scheduler that runs at the same
 time (`make up`) would take the tasks of the foreground run for its own.
 
-Options come from the environment, where make puts them: DS, WAREHOUSE, PROFILE, RETRAIN, RECODE, PROMOTE.
+Options come from the environment, where make puts them: DS, WAREHOUSE, PROFILE, RETRAIN, RECODE,
+PROMOTE, DRIFT.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ def _conf(ds: str | None) -> dict[str, str]:
 
     Keys that were not given are left to the DAG's defaults.
     """
-    given = {key: os.environ.get(key.upper()) for key in ("profile", "retrain", "recode", "promote")}
+    given = {key: os.environ.get(key.upper()) for key in ("profile", "retrain", "recode", "promote", "drift")}
     conf = {"warehouse": _warehouse(), **{key: value for key, value in given.items() if value}}
     if ds:
         conf["ds"] = ds

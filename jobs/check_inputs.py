@@ -3,30 +3,37 @@
 Reads ``events`` of the days after the previous accepted day up to ds (the first run: all days up to ds) and
 ``items``. Writes ``accepted_events/ds``, ``catalog/ds`` and ``quarantine/ds``. Bad rows go to quarantine
 with a reason; the run stops when their share exceeds ``contract.max_bad_share``, or at once when a column
-is missing or has a wrong type.
+is missing or has a wrong type. It stops, too, when good rows are unlike those of the days before; see
+:mod:`jobs.platform.input_drift`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.platform import cli, headline, tracking
-from jobs.platform.catalog import ITEM_COLUMNS, build_catalog, check_items, is_blank
+from jobs.platform import cli, headline, plots, tracking
+from jobs.platform.catalog import ITEM_COLUMNS, build_catalog, check_items
 from jobs.platform.contracts import EVENTS, ITEMS, check_columns, read_footers, spark_schema
+from jobs.platform.daily_events import judge_events, match_items, read_events
 from jobs.platform.datasets import dataset
 from jobs.platform.errors import ContractBreach, WarehouseError
+from jobs.platform.input_drift import Drift, compare_catalog, compare_days, stop_on_breach, usual_days
+from jobs.platform.input_statistics import Statistics, event_statistics
 from jobs.platform.lineage import accepted_chain, check_numbering, content_of
+from jobs.platform.names import Drift as DriftWord
 from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig, load_profile
 from jobs.platform.quarantine import by_name, check_shares, write_quarantine
-from jobs.platform.spark import session
+from jobs.platform.spark import persisted, session
+from jobs.platform.tracked_runs import StageRun
 from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
 
 ROWS_A_FILE = 1_000_000
-NO_ITEM, BAD_ITEM = "no row in the catalogue", "its row in the catalogue is in quarantine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +49,14 @@ class Report:
     new_items: int
     quarantined: dict[str, int]
     """Rows in quarantine by ``table.column: reason``."""
+    drift: Drift
 
     def __str__(self) -> str:
         bad = "".join(f"\n  quarantined {count:,}: {reason}" for reason, count in self.quarantined.items())
         return (
             f"events: {self.accepted:,} of {self.events:,} rows accepted, {self.days:,} days to {self.ds}\n"
-            f"items:  {self.items:,} rows, catalogue of {self.catalog:,} ({self.new_items:,} new){bad}"
+            f"items:  {self.items:,} rows, catalogue of {self.catalog:,} ({self.new_items:,} new){bad}\n"
+            f"{self.drift}"
         )
 
 
@@ -55,15 +64,17 @@ def main(
     warehouse: cli.WarehouseOption,
     ds: cli.DsOption,
     profile: cli.ProfileOption = "demo",
+    drift: cli.DriftOption = None,
     refresh_id: cli.RefreshIdOption = None,
 ) -> None:
     """Check events and items of a day, and number the items.
 
     Writes accepted_events, catalog and quarantine. Ends with an error when a column is missing or has a
-    wrong type, or when more rows than the profile's contract.max_bad_share are bad.
+    wrong type, when more rows than the profile's contract.max_bad_share are bad, or when a day is unlike
+    those before it.
     """
     settings = load_profile(profile)
-    contract = settings.contract
+    contract = replace(settings.contract, drift=cast(DriftWord, drift)) if drift else settings.contract
     wh = Warehouse(warehouse)
     inputs = find_inputs(wh, ds)
     tracking.preload()
@@ -75,12 +86,22 @@ def main(
         for where in (run, run.refresh):
             where.inputs(read, "input")
         run.params({"contract": contract, "previous": inputs.previous.ds if inputs.previous else "none"})
-        report = check_inputs(spark, wh, ds, contract, inputs)
+        report = check_inputs(spark, wh, ds, contract, inputs, lambda found: record(run, ds, found))
         run.metrics({"events": report.events, "accepted": report.accepted, "days": report.days})
         run.metrics({"items": report.items, "catalog": report.catalog, "new_items": report.new_items})
         run.metrics({"quarantined": sum(report.quarantined.values())})
         run.text(str(report), "report.txt")
     print(report)
+
+
+def record(run: StageRun, ds: str, drift: Drift) -> None:
+    """Log a day's statistics, how much of what is allowed each figure uses, and the picture of both."""
+    figures = {name: value for name, value in drift.days[ds].items() if isinstance(value, int | float)}
+    run.metrics({f"input/{name}": value for name, value in figures.items()})
+    used = drift.of_day(ds)
+    run.metrics({f"drift/{name}": value for name, value in used.items()})
+    if used:
+        run.figure(plots.input_drift(drift.usual | {ds: drift.days[ds]}, used), "input_drift.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +110,8 @@ class Inputs:
 
     previous: Partition | None
     """Accepted partition that the run continues."""
+    usual: dict[str, Statistics]
+    """Accepted days that the run's days are compared with."""
     days: list[str]
     events: list[str]
     """Paths of the days' files, for Spark."""
@@ -115,8 +138,8 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     """
     wh.partition("events", ds)
     previous = wh.latest("accepted_events", until=ds, strict=True)
-    if previous is not None:
-        check_numbering(wh, accepted_chain(wh, previous.ds))
+    chain = [] if previous is None else accepted_chain(wh, previous.ds)
+    check_numbering(wh, chain)
     days = {name: ds_of(name.partition("/")[0]) for name in wh.storage.files("events") if name.endswith(".parquet")}
     files = {name: day for name, day in days.items() if day is not None and day <= ds}
     names = sorted(name for name, day in files.items() if previous is None or day > previous.ds)
@@ -132,6 +155,7 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
         raise WarehouseError("table items: seen 0 rows; allowed: 1 or more")
     return Inputs(
         previous=previous,
+        usual=usual_days(chain),
         days=sorted({files[name] for name in names}),
         events=[wh.storage.spark_path("events", name) for name in names],
         event_types=types,
@@ -143,35 +167,57 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     )
 
 
-def check_inputs(spark: SparkSession, wh: Warehouse, ds: str, contract: ContractConfig, inputs: Inputs) -> Report:
+def check_inputs(
+    spark: SparkSession,
+    wh: Warehouse,
+    ds: str,
+    contract: ContractConfig,
+    inputs: Inputs,
+    on_drift: Callable[[Drift], None] = lambda drift: None,
+) -> Report:
     """Write accepted_events, catalog and quarantine of day ``ds``.
+
+    Parameters
+    ----------
+    spark : pyspark.sql.SparkSession
+    wh : Warehouse
+    ds : str
+    contract : ContractConfig
+    inputs : Inputs
+    on_drift : callable
+        Gets what the comparison with earlier days found, also where that then stops the run.
 
     Raises
     ------
     ContractBreach
-        If too many rows are bad or too few are left; only quarantine is written then.
+        If too many rows are bad, too few are left or they are unlike earlier ones; only quarantine is written then.
     """
     items = spark.read.schema(spark_schema(inputs.item_types)).parquet(inputs.items.path)
-    items = check_items(items, contract).persist()
-    judged = judge_events(read_events(spark, wh, inputs), contract.max_late_days).persist()
+    events = read_events(spark, wh, inputs.events, inputs.event_types)
     # The catalogue is committed before the events: accepted_events is what tells that a day is complete.
-    with wh.write_partition("accepted_events", ds) as accepted, wh.write_partition("catalog", ds) as catalog:
+    with (
+        persisted(check_items(items, contract)) as items,
+        persisted(judge_events(events, contract.max_late_days)) as judged,
+        wh.write_partition("accepted_events", ds) as accepted,
+        wh.write_partition("catalog", ds) as catalog,
+    ):
         write_catalog(spark, wh, catalog, items, judged, inputs, contract)
         events = match_items(judged, spark.read.parquet(catalog.path), items.filter("reason IS NOT NULL"))
-        on_day = write_accepted(spark, accepted, events, inputs)
+        write_accepted(spark, accepted, events, inputs)
+        drift = measure_drift(spark, wh, accepted, catalog, inputs, contract)
         quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": items})
         rows_read = {"events": inputs.event_rows, "items": inputs.item_rows}
         check_shares(ds, quarantined, rows_read, contract.max_bad_share)
         # A bad day must not hide among the many that a first run takes.
         check_shares(ds, of_day, {f"events, partition ds={ds}": inputs.day_rows}, contract.max_bad_share)
         for name, seen, least in (
-            (f"events, partition ds={ds}", on_day, contract.min_events),
+            (f"events, partition ds={ds}", drift.days.get(ds, {"rows": 0})["rows"], contract.min_events),
             ("items", catalog.info["items"], contract.min_items),
         ):
             if seen < least:
                 raise ContractBreach(f"table {name}: seen {seen:,} good rows; allowed: {least:,} or more")
-    items.unpersist()
-    judged.unpersist()
+        on_drift(drift)
+        stop_on_breach(drift, contract)
     return Report(
         ds=ds,
         days=len(inputs.days),
@@ -181,6 +227,7 @@ def check_inputs(spark: SparkSession, wh: Warehouse, ds: str, contract: Contract
         catalog=catalog.info["items"],
         new_items=catalog.info["new_items"],
         quarantined=by_name(quarantined),
+        drift=drift,
     )
 
 
@@ -206,19 +253,21 @@ def write_catalog(
     files = -(-(inputs.item_rows + first_number) // ROWS_A_FILE)
     ordered = rows.coalesce(1) if files <= 1 else rows.repartitionByRange(files, "item_index")
     ordered.sortWithinPartitions("item_index").write.parquet(out.path)
-    numbers = content_of(spark.read.parquet(out.path), ["item_id", "item_index"])
+    shape = {"text_chars": F.avg(F.length("text")), "no_category": F.avg(F.col("category").isNull().cast("int"))}
+    numbers = content_of(spark.read.parquet(out.path), ["item_id", "item_index"], **shape)
     out.rows = numbers["rows"]
     out.info |= {
         "items": numbers["rows"],
         "new_items": numbers["rows"] - first_number,
+        **{name: numbers[name] for name in shape},
         "numbering": numbers["content"],
         "previous": previous.ds if previous else None,
         "parent_numbering": previous.info["numbering"] if previous else None,
     }
 
 
-def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs) -> int:
-    """Write the good events, sorted by user and time, and return how many are of the run's own day."""
+def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs) -> None:
+    """Write the good events, sorted by user and time."""
     columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight", "arrived"]
     (
         events.filter("reason IS NULL")
@@ -228,8 +277,7 @@ def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame,
         .sortWithinPartitions("user_id", "timestamp", "seq", "item_index", "event", "weight")
         .write.parquet(out.path)
     )
-    on_day = F.count_if(F.col("arrived") == out.ds)
-    counts = content_of(spark.read.parquet(out.path), columns, on_day=on_day)
+    counts = content_of(spark.read.parquet(out.path), columns)
     out.rows = counts["rows"]
     out.info |= {
         "events": counts["rows"],
@@ -238,46 +286,29 @@ def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame,
         "previous": inputs.previous.ds if inputs.previous else None,
         "content": counts["content"],
     }
-    return int(counts["on_day"])
 
 
-def read_events(spark: SparkSession, wh: Warehouse, inputs: Inputs) -> DataFrame:
-    """Events of the run's days with all columns of the contract, and ``ds``."""
-    reader = spark.read.schema(spark_schema(inputs.event_types) + ", ds string")
-    events = reader.option("basePath", wh.storage.spark_path("events")).parquet(*inputs.events)
-    for name, kind in {"event": "string", "weight": "float", "seq": "int"}.items():
-        if name not in inputs.event_types:
-            events = events.withColumn(name, F.lit(None).cast(kind))
-    weight = F.coalesce(F.col("weight").cast("float"), F.lit(1.0).cast("float"))
-    return events.select("user_id", "item_id", "timestamp", "seq", "event", weight.alias("weight"), "ds")
+def measure_drift(
+    spark: SparkSession,
+    wh: Warehouse,
+    accepted: PartitionWriter,
+    catalog: PartitionWriter,
+    inputs: Inputs,
+    contract: ContractConfig,
+) -> Drift:
+    """Compare the run's days, and its catalogue, with what was accepted before; store the days' statistics.
 
-
-def judge_events(events: DataFrame, max_late_days: int) -> DataFrame:
-    """Add ``column_name`` and ``reason``: null for a row that is good by itself."""
-    midnight = F.unix_date(F.to_date("ds")).cast("bigint") * 86400
-    in_time = F.col("timestamp").between(midnight - 86400 * max_late_days, midnight + 86399)
-    rules = {
-        "user_id": (is_blank("user_id"), "null or empty"),
-        "item_id": (is_blank("item_id"), "null or empty"),
-        "timestamp": (~F.coalesce(in_time, F.lit(False)), "null or outside its day (contract.max_late_days)"),
-        "weight": (~F.col("weight").between(0, F.lit(3.4e38)), "negative or not a number"),
-    }
-    column, reason = F.lit(None).cast("string"), F.lit(None).cast("string")
-    for name, (bad, why) in reversed(rules.items()):
-        column = F.when(bad, name).otherwise(column)
-        reason = F.when(bad, why).otherwise(reason)
-    return events.withColumn("column_name", column).withColumn("reason", reason)
-
-
-def match_items(events: DataFrame, catalog: DataFrame, bad_items: DataFrame) -> DataFrame:
-    """Add ``item_index``; a good event whose item is not in the catalogue becomes a bad one."""
-    events = events.join(catalog.select("item_id", "item_index"), "item_id", "left")
-    events = events.join(bad_items.select("item_id").distinct().withColumn("bad_item", F.lit(True)), "item_id", "left")
-    unknown = F.col("reason").isNull() & F.col("item_index").isNull()
-    why = F.when(F.col("bad_item"), BAD_ITEM).otherwise(NO_ITEM)
-    column = F.when(unknown, "item_id").otherwise(F.col("column_name"))
-    reason = F.when(unknown, why).otherwise(F.col("reason"))
-    return events.withColumns({"column_name": column, "reason": reason}).drop("bad_item")
+    A first run takes a log as it is and compares only its own day with it. Any later run compares all of its days, so
+    that none is let in by the run of the day after it.
+    """
+    days = inputs.days if inputs.previous else inputs.days[-contract.drift_days - 1 :]
+    statistics = event_statistics(spark.read.parquet(accepted.path), spark.read.parquet(catalog.path), days)
+    drift = compare_days(statistics, inputs.usual, days if inputs.previous else [accepted.ds], contract)
+    if inputs.previous:
+        before = wh.partition("catalog", inputs.previous.ds).info
+        drift.findings += compare_catalog(accepted.ds, catalog.info, before, contract)
+    accepted.info["statistics"] = dict(list(drift.days.items())[-contract.drift_days :])
+    return drift
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ _OPTIONS = (
     "RETRAIN",
     "RECODE",
     "PROMOTE",
+    "DRIFT",
     "TO",
     "REASON",
     "PERSON",

@@ -18,7 +18,7 @@ import typer
 
 from hymirec_model.errors import HymirecError
 from jobs.platform.errors import JobError
-from jobs.platform.names import PROMOTE, RECODE, RETRAIN, is_day
+from jobs.platform.names import DRIFT, PROMOTE, RECODE, RETRAIN, is_day
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,6 +94,7 @@ RecodeOption = Annotated[
         "always: fit a new codebook, which merges its generations and changes the codes of all items.",
     ),
 ]
+DriftOption = Annotated[str | None, choice("--drift", DRIFT, "Overrides the profile's contract.drift.")]
 PromoteOption = Annotated[str | None, choice("--promote", PROMOTE, "Overrides the profile's promote.")]
 
 

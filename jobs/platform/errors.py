@@ -49,7 +49,7 @@ class SchemaError(JobError):
 
 
 class ContractBreach(JobError):
-    """More rows broke the contract than the profile allows."""
+    """More rows broke the contract than the profile allows, or a day is unlike the days before it."""
 
 
 class GateRefused(JobError):

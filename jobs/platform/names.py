@@ -20,6 +20,10 @@ Recode = Literal["auto", "always"]
 RECODE: tuple[str, ...] = get_args(Recode)
 """Whether all items get codes of a new book: when that is due, or today."""
 
+Drift = Literal["stop", "accept", "restart"]
+DRIFT: tuple[str, ...] = get_args(Drift)
+"""What becomes of a day unlike those before it: it stops the run, is an exception, or the new normal."""
+
 
 def is_day(text: str) -> bool:
     """Tell whether ``text`` is a day written YYYY-MM-DD."""

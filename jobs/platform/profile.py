@@ -26,7 +26,7 @@ from hymirec_model.config import (
 )
 from hymirec_model.errors import require
 from jobs.platform.errors import ProfileError
-from jobs.platform.names import Promote, Retrain
+from jobs.platform.names import Drift, Promote, Retrain
 
 PROFILES = Path(__file__).resolve().parents[2] / "infra" / "profiles"
 
@@ -45,15 +45,37 @@ class ContractConfig:
     """Days that an event may be older than the partition of ``events`` it came in."""
     max_text_chars: int = 2000
     """Longest text of an item that is kept; the rest is cut off."""
+    drift: Drift = "stop"
+    """A day beyond a limit below: ``stop`` the run, ``accept`` it as an exception, ``restart``: compare from it on."""
+    drift_days: int = 28
+    """Accepted days that a day is compared with: whole weeks, so that each weekday counts alike."""
+    min_drift_days: int = 7
+    """Fewest of them; a day with fewer before it is not compared."""
+    min_drift_rows: int = 1000
+    """Fewest events (the median of these days) and items that are compared with; smaller numbers change by chance."""
+    max_count_ratio: float = 3.0
+    """Times that events, users and distinct items may be above or below their median; also number and text of items."""
+    max_share_rise: float = 0.2
+    """Rise of the share of events of the top user, the top item, new items, without seq; of items without category."""
+    max_distance: float = 0.2
+    """Jensen-Shannon distance (0 to 1) of the events by category, and by kind, from those of these days."""
+    max_hour_distance: float = 0.6
+    """The same by hour of the day (UTC), which holidays change more."""
     seed: int = 0
     """Seed of the order in which new items are numbered and of the choice among equal duplicates."""
 
     def __post_init__(self) -> None:
         require(0 <= self.max_bad_share < 1, f"max_bad_share is {self.max_bad_share}; allowed: 0 up to below 1")
         require(self.max_late_days >= 0, f"max_late_days is {self.max_late_days}; allowed: 0 or more")
-        for name in ("min_events", "min_items", "max_text_chars"):
+        for name in ("min_events", "min_items", "max_text_chars", "drift_days", "min_drift_days", "min_drift_rows"):
             value = getattr(self, name)
             require(value >= 1, f"{name} is {value}; allowed: 1 or more")
+        seen = f"min_drift_days is {self.min_drift_days}"
+        require(self.min_drift_days <= self.drift_days, f"{seen}; allowed: up to drift_days, {self.drift_days}")
+        require(self.max_count_ratio > 1, f"max_count_ratio is {self.max_count_ratio}; allowed: above 1")
+        for name in ("max_share_rise", "max_distance", "max_hour_distance"):
+            value = getattr(self, name)
+            require(0 < value <= 1, f"{name} is {value}; allowed: above 0 up to 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,11 +15,11 @@ from typing import Any
 from jobs.platform import releases
 from jobs.platform.errors import JobError, MissingPartition
 from jobs.platform.local import REPOSITORY
-from jobs.platform.names import PROMOTE, RECODE, RETRAIN, is_day
+from jobs.platform.names import DRIFT, PROMOTE, RECODE, RETRAIN, is_day
 from jobs.platform.profile import is_path, load_profile
 from jobs.platform.warehouse import Warehouse
 
-CONF_KEYS = ("warehouse", "profile", "ds", "retrain", "recode", "promote")
+CONF_KEYS = ("warehouse", "profile", "ds", "retrain", "recode", "promote", "drift")
 
 
 class ConfError(JobError):
@@ -34,7 +34,8 @@ def resolve_refresh(
     manual: bool,
     refresh_id: str,
 ) -> dict[str, str | None]:
-    """Return a run's warehouse, ds, profile, refresh_id, retrain, recode and promote (None: as the profile says).
+    """Return a run's warehouse, ds, profile, refresh_id, retrain, recode, promote and drift (None: as the profile
+    says).
 
     Parameters
     ----------
@@ -74,6 +75,7 @@ def resolve_refresh(
         "retrain": params.get("retrain"),
         "recode": params.get("recode"),
         "promote": params.get("promote"),
+        "drift": params.get("drift"),
     }
 
 
@@ -88,7 +90,7 @@ def check_conf(params: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         value = params.get(key)
         if not isinstance(value, str) or not value.strip():
             raise ConfError(f"conf: {key}: seen {value!r}; allowed: a text that is not empty")
-    for key, words in (("retrain", RETRAIN), ("recode", RECODE), ("promote", PROMOTE)):
+    for key, words in (("retrain", RETRAIN), ("recode", RECODE), ("promote", PROMOTE), ("drift", DRIFT)):
         if params.get(key) not in (None, *words):
             raise ConfError(f"conf: {key}: seen {params[key]!r}; allowed: {', '.join(words)}")
     ds = params.get("ds")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pyspark import SparkConf, SparkContext
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from jobs.platform.local import REPOSITORY, packaged_java
 
@@ -59,3 +61,13 @@ def session(app_name: str) -> SparkSession:
         # 200 shuffle tasks, the default, cost more than the work they share on one machine.
         spark.conf.set("spark.sql.shuffle.partitions", str(2 * spark.sparkContext.defaultParallelism))
     return spark
+
+
+@contextmanager
+def persisted(rows: DataFrame) -> Iterator[DataFrame]:
+    """Keep rows that are read several times; what is left of them would also serve later reads of the same files."""
+    kept = rows.persist()
+    try:
+        yield kept
+    finally:
+        kept.unpersist()

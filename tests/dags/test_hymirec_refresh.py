@@ -134,7 +134,7 @@ def test_no_day_is_too_early(dag: Any) -> None:
 
 def test_is_documented(dag: Any) -> None:
     assert dag.doc_md and dag.description and dag.tags
-    for name in ("warehouse", "profile", "ds", "retrain", "recode", "promote"):
+    for name in ("warehouse", "profile", "ds", "retrain", "recode", "promote", "drift"):
         assert dag.params.get_param(name).description
     for name in CHAIN:
         assert name.startswith("champion.") or f"| {name} |" in dag.doc_md
@@ -189,13 +189,15 @@ def test_an_airflow_that_names_no_pool_uses_the_one_it_has(repository: Path) -> 
 
 
 def test_form_offers_what_the_jobs_take(dag: Any) -> None:
-    from jobs.platform.names import PROMOTE, RECODE, RETRAIN
+    from jobs.platform.names import DRIFT, PROMOTE, RECODE, RETRAIN
     from jobs.platform.resolver import CONF_KEYS
 
     assert set(dag.params) == set(CONF_KEYS)
     assert dag.params.get_param("retrain").schema["enum"] == [None, *RETRAIN]
     assert dag.params.get_param("recode").schema["enum"] == [None, *RECODE]
     assert dag.params.get_param("promote").schema["enum"] == [None, *PROMOTE]
+    assert dag.params.get_param("drift").schema["enum"] == [None, *DRIFT]
+    assert dag.get_task("check_inputs").overrides == ("drift",)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,7 @@ def test_form_offers_what_the_jobs_take(dag: Any) -> None:
         ("retrain", "yes"),
         ("recode", "never"),
         ("promote", "dry run"),
+        ("drift", "ignore"),
     ],
 )
 def test_the_form_refuses(dag: Any, name: str, value: str) -> None:

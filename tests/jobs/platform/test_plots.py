@@ -109,3 +109,20 @@ def test_interest_map_has_a_panel_a_user(users: int, categories: list[str]) -> N
     seen = labels(figure)
     assert ("interests" in seen) == (users > 0)
     assert set(seen) >= ({"a", "b", "c", "other categories"} if len(categories) > 1 else {"items"})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("days", [1, 29])
+def test_input_drift_shows_what_goes_beyond_its_limit(days: int) -> None:
+    statistics = {f"2020-{1 + n // 28:02d}-{n % 28 + 1:02d}": {"rows": 9, "users": 3, "items": 5} for n in range(days)}
+    figure = drawn(plots.input_drift(statistics, {"events.rows": 1.5, "events.top_user": -0.1, "events.hour": 0.5}))
+    assert labels(figure) == ["events", "users", "distinct items"]
+    assert figure.axes[0].get_xticklabels()[0].get_text() == max(statistics)
+    assert [text.get_text() for text in figure.axes[1].get_yticklabels()] == [
+        "events.top_user",
+        "events.hour",
+        "events.rows",
+    ]
+    bars = figure.axes[1].patches
+    assert [bar.get_width() for bar in bars] == [0, 50, 150]
+    assert bars[0].get_facecolor() == bars[1].get_facecolor() != bars[2].get_facecolor()

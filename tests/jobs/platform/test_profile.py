@@ -70,6 +70,16 @@ def test_a_misspelt_key_in_any_section(profile, section: str) -> None:
         ("retrain_every_days: true", "retrain_every_days: seen true (true/false); allowed: integer"),
         ("retrain_every_days: 0", "retrain_every_days is 0; allowed: 1 or more"),
         ("histories: {buckets: 0}", "histories: buckets is 0; allowed: 1 to 1000"),
+        (
+            "contract: {drift: ignore}",
+            "contract.drift: seen \"ignore\" (text); allowed: 'stop', 'accept' or 'restart'",
+        ),
+        (
+            "contract: {drift_days: 7, min_drift_days: 8}",
+            "contract: min_drift_days is 8; allowed: up to drift_days, 7",
+        ),
+        ("contract: {max_count_ratio: 1}", "contract: max_count_ratio is 1.0; allowed: above 1"),
+        ("contract: {max_distance: 0}", "contract: max_distance is 0.0; allowed: above 0 up to 1"),
         ("contract: {max_bad_share: 1}", "contract: max_bad_share is 1.0; allowed: 0 up to below 1"),
         ("gate: {min_index_recall: 2}", "gate: min_index_recall is 2.0; allowed: 0 to 1"),
         ("gate: 3", "gate: seen 3 (integer); allowed: a mapping of settings"),

@@ -83,12 +83,13 @@ class TestConf:
         [
             (
                 {"profil": "demo"},
-                "seen key 'profil'; allowed: warehouse, profile, ds, retrain, recode, promote; did you mean profile?",
+                "seen key 'profil'; allowed: warehouse, profile, ds, retrain, recode, promote, drift; did you mean",
             ),
             ({"ds": "3.12.2017"}, "ds: seen '3.12.2017'; allowed: a day written YYYY-MM-DD"),
             ({"ds": 20171203}, "ds: seen 20171203"),
             ({"retrain": "yes"}, "retrain: seen 'yes'; allowed: auto, always, never"),
             ({"recode": "never"}, "recode: seen 'never'; allowed: auto, always"),
+            ({"drift": "ignore"}, "drift: seen 'ignore'; allowed: stop, accept, restart"),
             ({"warehouse": " "}, "warehouse: seen ' '; allowed: a text that is not empty"),
             ({"profile": None}, "profile: seen None"),
         ],
@@ -100,7 +101,7 @@ class TestConf:
 
     def test_a_relative_folder_lies_in_the_repository(self, repository: Path) -> None:
         params = {"warehouse": "var/x", "profile": "demo", "ds": "2017-12-03", "retrain": "never", "recode": "always"}
-        params |= {"promote": "never"}
+        params |= {"promote": "never", "drift": "accept"}
         found = resolve_refresh(params, conf={}, logical_date=None, manual=True, refresh_id="r")
         assert found == {
             "warehouse": str(repository / "var/x"),
@@ -110,6 +111,7 @@ class TestConf:
             "retrain": "never",
             "recode": "always",
             "promote": "never",
+            "drift": "accept",
         }
 
     def test_a_relative_profile_lies_in_the_repository(self, folder: Path, repository: Path) -> None:
