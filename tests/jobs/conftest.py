@@ -29,9 +29,11 @@ def spark(spark: SparkSession) -> SparkSession:
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """Start the S3-compatible store that all tests share."""
     store = ObjectStore(tmp_path_factory.mktemp("store") / "log")
-    store.start()
-    yield store
-    store.stop()
+    try:
+        store.start()
+        yield store
+    finally:
+        store.stop()
 
 
 @pytest.fixture

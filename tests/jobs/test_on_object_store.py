@@ -112,12 +112,14 @@ def test_a_store_that_does_not_answer_is_tried_again_later(
 def strict_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Start a store that knows nobody, and return the name of a bucket in it."""
     store = ObjectStore(tmp_path / "strict.log", lets_in=1)
-    store.start()
-    store.create_bucket("strict")
-    for name, value in store.environment.items():
-        monkeypatch.setenv(name, value)
-    yield "strict"
-    store.stop()
+    try:
+        store.start()
+        store.create_bucket("strict")
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        yield "strict"
+    finally:
+        store.stop()
 
 
 def test_credentials_that_the_store_does_not_know(strict_store: str, capsys: pytest.CaptureFixture[str]) -> None:
