@@ -196,7 +196,7 @@ class RecommenderTrainingConfig:
     steps: int = 200
     """Steps that train the whole recommender."""
     batch_users: int = 64
-    """Users a step."""
+    """Users a step; several devices share them out."""
     window: int = 10
     """W: targets a user, the next events after the cut position."""
     recent: float = 0.3

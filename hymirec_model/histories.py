@@ -235,11 +235,14 @@ class WindowSampler:
         Most users whose last window is left out of the stream, with everything after it: see :meth:`held_windows`.
     recent : float, default=1.0
         Share of a user's moments, the newest ones, that are drawn; at least one.
+    shares, share : int, default=1 and 0
+        Into how many parts a batch is cut, and which of them the stream gives. All parts together are the batch that
+        one sampler would give.
 
     Raises
     ------
     InputError
-        If no user has events at two different moments.
+        If no user has events at two different moments, or a batch has fewer users than parts.
     """
 
     def __init__(
@@ -252,7 +255,14 @@ class WindowSampler:
         seed: int,
         held: int = 0,
         recent: float = 1.0,
+        shares: int = 1,
+        share: int = 0,
     ) -> None:
+        require(
+            batch_users >= shares,
+            f"batch_users: seen {batch_users} for {shares} processes; allowed: at least one user for each",
+        )
+        self._part = np.array_split(np.arange(batch_users), shares)[share]
         self.histories, self.history, self.window, self.batch_users = histories, history, window, batch_users
         self._random = np.random.default_rng(seed)
         stamps, offsets, owners = histories.timestamps, histories.offsets, histories.users
@@ -299,7 +309,7 @@ class WindowSampler:
         while True:
             users = self._random.choice(self._users, self.batch_users)
             picks = self._random.integers(self._starts[users], self._ends[users])
-            yield self._batch(users, self._cuts[picks])
+            yield self._batch(users[self._part], self._cuts[picks[self._part]])
 
     def held_windows(self) -> list[Batch]:
         """Batches of the windows that the stream leaves out, for validation."""

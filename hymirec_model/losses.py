@@ -1,6 +1,7 @@
 """Losses of both stages. All take scores or unit vectors, in float32, and give a scalar.
 
-``bias_n`` is added to the scores of the negatives, see :mod:`hymirec_model.negatives`.
+``bias_n`` is added to the scores of the negatives, see :mod:`hymirec_model.negatives`. Means are those over the targets
+of all processes that train together, see :mod:`hymirec_model.shared_batch`.
 
 Shapes: B users, W targets, K interests, n shared negatives, d dimensions.
 """
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hymirec_model.matching import cluster_targets, match
+from hymirec_model.shared_batch import mean_of_all
 
 
 def masked_negatives(
@@ -36,7 +38,7 @@ def info_nce(positive_BW: Tensor, negative_BWn: Tensor, false_BWn: Tensor, mask_
     """
     negative_BWn = negative_BWn.masked_fill(false_BWn, -torch.inf)
     total_BW = torch.logaddexp(positive_BW, torch.logsumexp(negative_BWn, dim=-1))
-    return (total_BW - positive_BW)[mask_BW].mean()
+    return mean_of_all((total_BW - positive_BW)[mask_BW])
 
 
 def mixture_loss(
@@ -84,7 +86,7 @@ def dmil_loss(
 def usage(interest_BKd: Tensor, target_BWd: Tensor, mask_BW: Tensor, scale: Tensor) -> Tensor:
     """Share of the targets that each interest answers for, of shape (K,); sums to 1."""
     share_BWK = torch.softmax(scale * (target_BWd @ interest_BKd.transpose(1, 2)), dim=-1)
-    return share_BWK[mask_BW].mean(0)
+    return mean_of_all(share_BWK[mask_BW])
 
 
 def balance_loss(usage_K: Tensor) -> Tensor:
@@ -99,4 +101,4 @@ def mean_pairwise_cosine(interest_BKd: Tensor) -> Tensor:
     if count == 1:
         return interest_BKd.new_zeros(())
     cosine_BKK = interest_BKd @ interest_BKd.transpose(1, 2)
-    return (cosine_BKK.sum((1, 2)) - count).mean() / (count * (count - 1))
+    return mean_of_all(cosine_BKK.sum((1, 2)) - count) / (count * (count - 1))

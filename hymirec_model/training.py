@@ -34,6 +34,7 @@ from hymirec_model.losses import (
     usage,
 )
 from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.shared_batch import processes
 from hymirec_model.validation import Validation
 
 VALIDATION_NEGATIVES = 2048
@@ -125,7 +126,8 @@ def train_recommender(
 ) -> dict[str, float]:
     """Train ``model`` in place.
 
-    Under torchrun every process reads its own share of the batches and gradients are averaged.
+    Under torchrun each step's batch is shared out among the processes. Loss and gradient are those of the whole batch,
+    so the number of processes changes the model by no more than rounding.
 
     Parameters
     ----------
@@ -146,18 +148,20 @@ def train_recommender(
         and after each phase, and losses of the coarse interests and of the interests at the end. A phase that lowers
         the recall is undone.
     """
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = processes()
     sampler = WindowSampler(
         histories,
         batch_users=config.batch_users,
         history=model.config.history,
         window=config.window,
-        seed=config.seed + rank,
+        seed=config.seed,
         held=config.validation_users,
         recent=config.recent,
+        shares=world,
+        share=rank,
     )
     counts = items.counts_I.numpy()
-    negatives_of = NegativeSampler(counts, config.seed + rank)
+    negatives_of = NegativeSampler(counts, config.seed)
     best_known = np.argsort(-counts, kind="stable")[: min(SPREAD_ITEMS, int((counts > 0).sum()))]
     model.light.spread(items.vectors_Id[torch.from_numpy(best_known)], config.seed)
     step_module = TrainingStep(model, code_table, config).to(device)

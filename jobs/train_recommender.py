@@ -2,7 +2,8 @@
 
 Reads ``histories/ds`` without the held-out days, ``item_vectors/ds``, ``item_codes/ds``, the newest codebook and item
 space, whose user side the light recommender starts from. Writes ``recommender/ds``. Due by age, and whenever the item
-vectors changed their space. Under torchrun every process reads its share of the batches; the first one writes.
+vectors changed their space. Under torchrun the processes share out each step's batch, and the model is that of one
+process but for rounding; the first one writes.
 
 The demo trains two layers of SmolLM2-135M for little more than a minute on two cores.
 """

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _DAMAGED = ("input", "allowed: an undamaged file; import it again", JobError.exit_code)
 _CAUSES = {
     os.strerror(errno.ENOSPC): ("disk", "allowed: room for what the job writes; free some and run it again", 75),
+    "AWS Error NETWORK_CONNECTION": ("store", "allowed: an answer; look at AWS_ENDPOINT_URL, and run it again", 75),
+    "AWS Error ACCESS_DENIED": ("store", "allowed: credentials that may list, read, write and delete there", 2),
     "[FAILED_READ_FILE": _DAMAGED,
     "Truncated compressed stream": _DAMAGED,
     "zlib inflate failed": _DAMAGED,

@@ -60,10 +60,20 @@ class Storage:
         if filesystem is not None:
             self.filesystem, self.root = filesystem, f"{parts.netloc}{parts.path}".strip("/")
             return
+        on_s3 = spark_scheme == "s3a"
+        address = uri.replace("s3a://", "s3://", 1)
+        if on_s3:  # a small file by one request instead of three, and nothing of it stays if the writer dies
+            address += ("&" if parts.query else "?") + "allow_delayed_open=true"
         try:
-            self.filesystem, self.root = pafs.FileSystem.from_uri(uri.replace("s3a://", "s3://", 1))
+            self.filesystem, self.root = pafs.FileSystem.from_uri(address)
         except (OSError, ValueError) as error:
             raise WarehouseError(f"warehouse URI: {uri!r} cannot be opened: {error}") from error
+        # In a bucket that does not exist every file is missing, and a table without data is what a job would report.
+        if on_s3 and self.filesystem.get_file_info(parts.netloc).type != pafs.FileType.Directory:
+            raise WarehouseError(
+                f"warehouse URI: seen {uri!r}, and no bucket {parts.netloc}; allowed: a bucket that exists; create it, "
+                "or look at AWS_ENDPOINT_URL and AWS_REGION"
+            )
 
     def path(self, *names: str) -> str:
         """Path of a file as ``filesystem`` wants it."""
@@ -102,7 +112,8 @@ class Storage:
     def replace(self, path: str, data: bytes) -> None:
         """Write a small file so that readers see the old bytes or the new ones, never a part of them.
 
-        Locally by a rename; on an object store by one PUT.
+        Locally by a rename; on an object store by one PUT, or by an upload in parts that appears when it is complete.
+        Of two that replace it at once the last one counts.
         """
         if self.local is None:
             with self.filesystem.open_output_stream(self.path(path)) as stream:
@@ -164,8 +175,11 @@ class Storage:
         temporary.mkdir(parents=True)
         try:
             pafs.copy_files(self.path(folder), str(temporary), self.filesystem, pafs.LocalFileSystem())
-            if not target.exists():
+            try:
                 temporary.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process was first with the same files
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -215,12 +229,15 @@ class Storage:
             _sync_folder(self.local / folder)
 
     def abandoned(self, folder: str) -> bool:
-        """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone."""
+        """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone.
+
+        A folder of an object store has no time but those of its files: without any, somebody may be about to write it.
+        """
         base = self.path(folder)
         inside = self.filesystem.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=True))
         infos = [self.filesystem.get_file_info(base), *inside]
-        newest = max((info.mtime.timestamp() for info in infos if info.mtime is not None), default=0.0)
-        return time.time() - newest > _ABANDONED_SECONDS
+        times = [info.mtime.timestamp() for info in infos if info.mtime is not None]
+        return bool(times) and time.time() - max(times) > _ABANDONED_SECONDS
 
     def _walk(self, folder: str) -> list[tuple[str, pafs.FileInfo]]:
         base = self.path(folder)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import datetime
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -211,6 +211,22 @@ def test_streams_of_equal_seeds_are_equal() -> None:
         for s in (3, 3, 4)
     )
     assert first == second != other
+
+
+def test_shares_are_the_parts_of_one_stream() -> None:
+    histories, _ = numbered([[(0, stamp) for stamp in range(20)]] * 5)
+
+    def drawn(shares: int, share: int) -> list[list[tuple[list[int], list[int]]]]:
+        sampler = WindowSampler(
+            histories, batch_users=7, history=5, window=3, seed=0, held=2, shares=shares, share=share
+        )
+        return [rows_of(batch) for batch in islice(sampler, 4)]
+
+    parts = [drawn(3, share) for share in range(3)]
+    assert [len(part[0]) for part in parts] == [3, 2, 2]
+    assert [[*chain(*together)] for together in zip(*parts, strict=True)] == drawn(1, 0)
+    with pytest.raises(InputError, match="batch_users: seen 7 for 8 processes; allowed: at least one user for each"):
+        drawn(8, 0)
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[(1, 5)], []], [[(1, 5), (2, 5)], [(3, 1)]]])

@@ -1,75 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel
 
-from hymirec_model.codebook import ResidualCodebook
-from hymirec_model.config import CodebookConfig, RecommenderConfig, RecommenderTrainingConfig
-from hymirec_model.histories import Histories
-from hymirec_model.hymirec import HyMiRec
-from hymirec_model.training import Items, train_recommender
 from tests.hymirec_model import planted
-
-ITEMS, D = 90, 12
-CONFIG = RecommenderTrainingConfig(
-    light_steps=25,
-    steps=25,
-    batch_users=16,
-    window=4,
-    negatives=64,
-    learning_rate=3e-3,
-    backbone_learning_rate=1e-3,
-    validation_users=40,
-)
-VECTORS = planted.vectors(ITEMS, D)
-BOOK = ResidualCodebook(CodebookConfig(layers=2, size=16, iterations=2)).fit(VECTORS)
-LOG = planted.log(60, ITEMS)
-
-
-def items(histories: Histories) -> Items:
-    generation, codes = BOOK.encode_best(VECTORS)
-    return Items(
-        vectors_Id=torch.from_numpy(VECTORS),
-        codes_IL=torch.from_numpy(codes.astype(np.int64)),
-        generation_I=torch.from_numpy(generation.astype(np.int64)),
-        counts_I=torch.from_numpy(np.bincount(histories.items, minlength=ITEMS)),
-    )
-
-
-def train(
-    objective: Literal["mixture", "dmil"] = "mixture",
-    config: RecommenderTrainingConfig = CONFIG,
-    histories: Histories = LOG,
-) -> tuple[dict[str, float], list[tuple[int, dict[str, float]]], HyMiRec]:
-    torch.manual_seed(0)
-    settings = RecommenderConfig(
-        interests=2, coarse_interests=4, history=12, recent=4, light_width=16, objective=objective
-    )
-    llama = LlamaConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        intermediate_size=24,
-        vocab_size=1,
-    )
-    model, curve = HyMiRec(settings, D, LlamaModel(llama)), []
-    model.llm.backbone.get_input_embeddings().requires_grad_(False)
-    figures = train_recommender(
-        model,
-        BOOK.to_module(),
-        items(histories),
-        histories,
-        config,
-        lambda step, metrics: curve.append((step, metrics)),
-        torch.device("cpu"),
-    )
-    return figures, curve, model
+from tests.hymirec_model.small_training import CONFIG, ITEMS, train
 
 
 def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:

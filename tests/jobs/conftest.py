@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.platform.warehouse import Warehouse
+from tests.object_store import ObjectStore
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +23,27 @@ def spark(spark: SparkSession) -> SparkSession:
     spark.conf.set("spark.sql.shuffle.partitions", "2")
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     return spark
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Start the S3-compatible store that all tests share."""
+    store = ObjectStore(tmp_path_factory.mktemp("store") / "log")
+    try:
+        store.start()
+        yield store
+    finally:
+        store.stop()
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the name of a bucket of one's own; the environment names the store, and a cache of one's own."""
+    for name, value in (object_store.environment | {"HYMIREC_CACHE": str(tmp_path / "cache")}).items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    object_store.create_bucket(name)
+    return name
 
 
 @pytest.fixture

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from mlflow import MlflowClient
+from safetensors.torch import load
 from transformers import LlamaConfig, LlamaModel
 
 from hymirec_model.user_side import UserSide
 from jobs import fit_codebook, train_item_space, train_recommender
-from jobs.platform import cli, columns
+from jobs.platform import cli, columns, tracking
 from jobs.platform.training import evaluation_cut
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import DIM, profile
@@ -126,3 +131,51 @@ def test_held_out_events_never_reach_a_model(
     write_histories(wh, held(pa.Table.from_pylist(earlier, other.schema)))
     run(job, wh, settings)
     assert bytes_of(wh, model) != first, "events before the cut do not reach the model"
+
+
+def machine_with_two_devices(folder: Path) -> dict[str, str]:
+    """Environment of a machine whose driver lists two GPUs; torch, which finds none, computes on the CPU."""
+    program = folder / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA X'\necho 'GPU 1: NVIDIA X'\n")
+    program.chmod(0o755)
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    inherited = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+    return {**inherited, "PATH": path, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_train_the_same_model_and_one_of_them_writes_it(tmp_path: Path) -> None:
+    settings, trained = small_profile(tmp_path), []
+    for name in ("alone", "together"):
+        wh = Warehouse(str(tmp_path / name))
+        write_day(wh, n_items=ITEMS)
+        write_user_side(wh)
+        before = {path.name for path in (tmp_path / name / "recommender" / f"ds={DAY}").iterdir()}
+        if name == "alone":
+            run(train_recommender, wh, settings)
+        else:
+            options = ["--warehouse", wh.uri, "--ds", DAY, "--profile", settings, "--refresh-id", name]
+            command = [sys.executable, "-m", "jobs.platform.launcher", "train_recommender", *options]
+            environment = machine_with_two_devices(tmp_path)
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert done.stdout.count("launcher: train_recommender on 2 CUDA devices") == 1
+            assert done.stdout.count("recommender: trained (there is no ") == 1, done.stdout
+        after = {path.name for path in (tmp_path / name / "recommender" / f"ds={DAY}").iterdir()}
+        assert len(after - before) == 1, "one attempt, of the first process"
+        trained.append((wh.partition("recommender", DAY).info, bytes_of(wh, "recommender")))
+
+    (info, files), (other_info, other_files) = trained
+    assert files.keys() == other_files.keys()
+    for key, value in info.items():
+        if isinstance(value, float):
+            assert other_info[key] == pytest.approx(value, rel=1e-4), key
+    for name in (name for name in files if name.endswith(".safetensors")):
+        ours, theirs = load(files[name]), load(other_files[name])
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            if not key.endswith("attend.bias"):  # added to all scores of a softmax: its gradient is rounding alone
+                torch.testing.assert_close(theirs[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+    client = MlflowClient()
+    found = client.search_runs([tracking.find_experiment(client)], "tags.`hymirec.refresh_id` = 'together'")
+    assert sorted(str(run.info.run_name) for run in found) == [f"refresh {DAY}", "train_recommender"]
