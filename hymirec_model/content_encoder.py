@@ -105,6 +105,7 @@ class ContentEncoder(nn.Module):
             states_Bh: Tensor = self(tokens)
             return states_Bh
         words = self.backbone.get_input_embeddings().weight
+        assert isinstance(words, Tensor)
         return fast(self.backbone, pack(words, tokens, self.item_token))
 
     @torch.inference_mode()

@@ -89,7 +89,8 @@ def _bert(backbone: Any, texts: Packed) -> Tensor:
         mixed = _attend(_heads(own.query(state), size), key, value, texts.runs, causal=False, final=final)
         state = layer.attention.output(mixed, state)
         state = layer.output(layer.intermediate(state), state)
-    return state
+    state_Bh: Tensor = state
+    return state_Bh
 
 
 def _llama(backbone: Any, texts: Packed) -> Tensor:
@@ -132,9 +133,9 @@ def _attend(
         queries = 1 if final else length
         stop, until = start + texts * length, asked + texts * queries
         parts = (
-            query[asked:until].unflatten(0, (texts, queries)).transpose(1, 2),
-            key[start:stop].unflatten(0, (texts, length)).transpose(1, 2),
-            value[start:stop].unflatten(0, (texts, length)).transpose(1, 2),
+            query[asked:until].view(texts, queries, *query.shape[1:]).transpose(1, 2),
+            key[start:stop].view(texts, length, *key.shape[1:]).transpose(1, 2),
+            value[start:stop].view(texts, length, *value.shape[1:]).transpose(1, 2),
         )
         grouped = query.shape[1] != key.shape[1]
         found = F.scaled_dot_product_attention(*parts, is_causal=causal and not final, enable_gqa=grouped)
