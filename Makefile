@@ -64,7 +64,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-index bench-faults
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-index bench-embed bench-faults
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -81,6 +81,10 @@ bench-drift: setup ## The codebook and a year of new items [ARGS="--seeds 1"]
 bench-index: setup ## The ANN index beside faiss' defaults, usearch and hnswlib [ARGS="--items 10000"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
 	@$(IN_ENV) env OMP_NUM_THREADS=1 PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.index $(ARGS)
+
+bench-embed: setup ## Our content encoder beside sentence-transformers on the same weights [ARGS="--texts 256"]
+	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
+	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.embed $(ARGS)
 
 bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS="--only kill --kills 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)
