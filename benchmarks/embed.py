@@ -6,11 +6,11 @@ Usage::
     make bench-embed ARGS="--texts 256 --turns 3 --weights minilm-l6"
 
 Distinct texts of The Complete Journey. Both read the same tokens: our closing prompt is empty, and our item token
-stands where the peer's last token does (for SmolLM2 the peer's texts get the end-of-text mark). The peer pools the last
-token, so both give the same states, or the run ends; ``difference`` is the largest between them, as a share of the
-largest number. The peer runs at its default batch of 32 and at other sizes; the checks compare with its best. All in turns, in one process.
-``texts_per_s`` is the median of the turns and ``sd`` their standard deviation, per second of CPU time; ``wall_s`` is
-the median of the clock. ``deduplication`` stands apart: products for each distinct text.
+stands where the peer's last token does (for SmolLM2 the peer's texts get the end-of-text mark). The peer pools the
+last token, so both give the same states, or the run ends; ``difference`` is the largest between them, as a share of
+the largest number. The peer runs at its default batch of 32 and at other sizes; the checks compare with its best. All
+in turns, in one process. ``texts_per_s`` is the median of the turns and ``sd`` their standard deviation, per second
+of CPU time; ``wall_s`` is the median of the clock. ``deduplication`` stands apart: products for each distinct text.
 """
 
 from __future__ import annotations
