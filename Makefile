@@ -64,7 +64,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-faults bench-scale
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed bench-faults bench-scale
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -88,6 +88,10 @@ bench-index: setup ## The ANN index beside faiss' defaults, usearch and hnswlib 
 bench-scale: setup ## A day's cost beside the history's, beside DuckDB; 1 M to 100 M events [ARGS="--events 1000000"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
 	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.scale $(ARGS)
+
+bench-embed: setup ## Our content encoder beside sentence-transformers on the same weights [ARGS="--texts 256"]
+	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
+	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.embed $(ARGS)
 
 bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS="--only kill --kills 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)

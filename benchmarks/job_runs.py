@@ -32,8 +32,12 @@ def run_job(job: str, wh: Warehouse, ds: str, profile: Path, state: Path) -> dic
     """
     command = [sys.executable, "-m", f"jobs.{job}", "--warehouse", wh.uri, "--ds", ds, "--profile", str(profile)]
     with tempfile.TemporaryDirectory() as events:
-        logged = f"--conf spark.eventLog.enabled=true --conf spark.eventLog.dir=file:{events} pyspark-shell"
-        environment = os.environ | {"HYMIREC_STATE": str(state / "state"), "PYSPARK_SUBMIT_ARGS": logged}
+        settings = {"enabled": "true", "compress": "false", "dir": f"file:{events}"}
+        logged = " ".join(f"--conf spark.eventLog.{name}={value}" for name, value in settings.items())
+        environment = os.environ | {
+            "HYMIREC_STATE": str(state / "state"),
+            "PYSPARK_SUBMIT_ARGS": f"{logged} pyspark-shell",
+        }
         environment.pop("MLFLOW_TRACKING_URI", None)
         start, peak, driver = time.perf_counter(), 0, 0
         with subprocess.Popen(command, env=environment) as process:

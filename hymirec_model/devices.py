@@ -1,4 +1,4 @@
-"""Where training runs, and what makes it repeat to the bit."""
+"""Where training runs, what makes it repeat to the bit, and in which numbers texts are embedded."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def training_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
+
+
+def embedding_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Number format of the matrix products of an encoder: what ``encoder.precision`` says.
+
+    ``auto`` asks what the hardware can do and measures nothing: the same machine always gives the same bytes.
+    """
+    fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
 
 
 def repeatable_on_cpu(train: Callable[P, R]) -> Callable[P, R]:

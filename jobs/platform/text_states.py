@@ -5,6 +5,7 @@ A module of its own, so that workers import it by name and its cache lives as lo
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 if TYPE_CHECKING:
     from hymirec_model.content_encoder import ContentEncoder
 
-RESULT = "texts long"
+RESULT = "texts long, embedded long"
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,51 @@ class SliceEmbedding:
     encoder : Partition
     target : str
         Folder to write to, relative to the warehouse.
+    unfinished : tuple of str
+        Folders of attempts that were not committed, whose files need not be made again.
     """
 
     warehouse: str
     encoder: Partition
     target: str
+    unfinished: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Embed a slice (text_hash, text), write it as one file, and yield the number of texts."""
+        """Write the states of a slice (text_hash, text) as one file; yield how many texts, and how many embedded."""
         wh = Warehouse(self.warehouse)
         schema = pa.schema([("text_hash", pa.string()), ("text", pa.string())])
         rows = pa.Table.from_batches(list(batches), schema)
+        embedded = 0
         if rows.num_rows:
-            encoder = _loaded(str(wh.local_copy(self.encoder)))
-            states = encoder.embed([str(text) for text in rows["text"].to_pylist()])
-            sink = pa.BufferOutputStream()
-            pq.write_table(state_table(rows["text_hash"].combine_chunks(), states), sink, compression="zstd")
+            name = self.file_name(rows)
+            content = self._found(wh, name, rows.num_rows)
+            if content is None:
+                content, embedded = self.embed(wh, rows), rows.num_rows
             # A whole file at once: an attempt that Spark repeats replaces it by the same bytes.
-            name = f"from-{rows['text_hash'][0]}.parquet"
-            wh.storage.replace(f"{self.target}/{name}", sink.getvalue().to_pybytes())
-        yield pa.RecordBatch.from_pydict({"texts": pa.array([rows.num_rows], pa.int64())})
+            wh.storage.replace(f"{self.target}/{name}", content)
+        counts = {"texts": pa.array([rows.num_rows], pa.int64()), "embedded": pa.array([embedded], pa.int64())}
+        yield pa.RecordBatch.from_pydict(counts)
+
+    def file_name(self, rows: pa.Table) -> str:
+        """Name of a slice's file; it tells encoder and texts, so that files of equal names have equal states."""
+        hashes = rows["text_hash"].to_pylist()
+        key = json.dumps([self.encoder.info["version"], *hashes])
+        return f"from-{hashes[0]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.parquet"
+
+    def embed(self, wh: Warehouse, rows: pa.Table) -> bytes:
+        """A slice's file."""
+        encoder = _loaded(str(wh.local_copy(self.encoder)))
+        states = encoder.embed([str(text) for text in rows["text"].to_pylist()])
+        sink = pa.BufferOutputStream()
+        pq.write_table(state_table(rows["text_hash"].combine_chunks(), states), sink, compression="zstd")
+        return bytes(sink.getvalue().to_pybytes())
+
+    def _found(self, wh: Warehouse, name: str, texts: int) -> bytes | None:
+        for folder in self.unfinished:
+            content = wh.storage.read(f"{folder}/{name}")
+            if content is not None and _rows_of(content) == texts:
+                return content
+        return None
 
     def dim(self, wh: Warehouse) -> int:
         """Length of a state."""
@@ -68,6 +94,14 @@ class SliceEmbedding:
 def state_table(hashes: Any, states: npt.NDArray[np.floating]) -> pa.Table:
     """Rows of the table ``text_vectors``: hashes of n texts, and their states (n, h) as 16-bit floats."""
     return pa.table({"text_hash": hashes, "state": columns.fixed_lists(states.astype(np.float16))})
+
+
+def _rows_of(content: bytes) -> int | None:
+    """Rows of a Parquet file, or None for one that a killed process has left half (HDFS shows those)."""
+    try:
+        return int(pq.read_metadata(pa.BufferReader(content)).num_rows)
+    except pa.ArrowInvalid:
+        return None
 
 
 @lru_cache(maxsize=1)

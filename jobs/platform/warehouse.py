@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from jobs.platform.attempts import clean, give_up
 from jobs.platform.errors import MissingPartition, WarehouseError
 from jobs.platform.local import state_folder
 from jobs.platform.names import check_ds, check_pointer, check_table, ds_of
@@ -204,8 +205,14 @@ class Warehouse:
         return target
 
     @contextmanager
-    def write_partition(self, table: str, ds: str) -> Iterator[PartitionWriter]:
+    def write_partition(self, table: str, ds: str, *, resumable: bool = False) -> Iterator[PartitionWriter]:
         """Write a partition as a transaction: visible at a clean exit, not at all on an exception.
+
+        Parameters
+        ----------
+        table, ds : str
+        resumable : bool, default=False
+            Files of an attempt that failed stay until the next one is committed; see :meth:`unfinished_attempts`.
 
         Yields
         ------
@@ -236,7 +243,10 @@ class Warehouse:
                 if not files:
                     raise WarehouseError(f"{table}/ds={ds}: the job wrote no file; an empty table is a file too")
             except BaseException:
-                self.storage.remove(folder)
+                if resumable:
+                    give_up(self.storage, folder)
+                else:
+                    self.storage.remove(folder)
                 raise
         self._commit(writer, attempt, files)
 
@@ -245,6 +255,13 @@ class Warehouse:
         folder = writer.path.removeprefix(f"{self.uri}/")
         files = dict(sorted(self.storage.files(folder).items()))
         return self._partition(writer.table, writer.ds, folder, files, writer.rows, writer.info)
+
+    def unfinished_attempts(self, table: str, ds: str) -> list[str]:
+        """Folders, relative to the warehouse, of attempts at a partition that were not committed, running ones too."""
+        base = f"{check_table(table)}/ds={check_ds(ds)}"
+        pointer = self._pointer(base) or {"folder": None, "previous": None}
+        committed = (pointer["folder"], pointer["previous"])
+        return [f"{base}/{attempt}" for attempt in self.storage.folders(base) if attempt not in committed]
 
     def _commit(self, writer: PartitionWriter, attempt: str, files: dict[str, int]) -> None:
         base = f"{writer.table}/ds={writer.ds}"
@@ -258,15 +275,7 @@ class Warehouse:
             "info": writer.info,
         }
         self.storage.replace(f"{base}/{_POINTER}", json.dumps(pointer, indent=1).encode())
-        self._clean(base, keep=(attempt, previous), superseded=before["previous"])
-
-    def _clean(self, base: str, keep: tuple[str | None, ...], superseded: str | None) -> None:
-        """Remove attempts that nobody needs: not those of a retry that may still be writing."""
-        for attempt in self.storage.folders(base):
-            if attempt in keep:
-                continue
-            if attempt == superseded or self.storage.abandoned(f"{base}/{attempt}"):
-                self.storage.remove(f"{base}/{attempt}")
+        clean(self.storage, base, keep=(attempt, previous), superseded=before["previous"])
 
     def _folders(self, table: str) -> list[str]:
         return sorted(filter(None, map(ds_of, self.storage.folders(table))))

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, BertConfig, DistilBertConfig, LlamaConfig, PreTrainedConfig
 
+from hymirec_model import content_encoder
 from hymirec_model.config import EncoderConfig, EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
+from hymirec_model.devices import embedding_dtype
 from hymirec_model.encoder_training import tune_encoder
 from hymirec_model.errors import InputError
+from hymirec_model.text_passes import last_state_pass
 from hymirec_model.weights import resolve
 from tests.hymirec_model import planted
 
@@ -17,14 +23,14 @@ KINDS = ["whole milk", "dog food", "red wine", "shampoo", "frozen pizza", "garde
 TEXTS = [f"{KINDS[group]} number {item}" for item, group in enumerate(planted.group_of(24))]
 
 
-def fresh(tmp_path: Path, **settings: int) -> ContentEncoder:
+def fresh(tmp_path: Path, **settings: Any) -> ContentEncoder:
     config = EncoderConfig(**settings)
     return ContentEncoder.from_pretrained(config, resolve(config.weights, tmp_path)).eval()
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> ContentEncoder:
-    return fresh(tmp_path_factory.mktemp("weights"), batch_tokens=60)
+    return fresh(tmp_path_factory.mktemp("weights"), batch_tokens=60, precision="float32")
 
 
 def test_states_do_not_depend_on_order_or_neighbours(encoder: ContentEncoder) -> None:
@@ -73,3 +79,52 @@ def test_unknown_weights_are_refused(tmp_path: Path) -> None:
         resolve("minilm", tmp_path)
     assert resolve(str(tmp_path), tmp_path) == str(tmp_path)
     assert resolve("owner/name", tmp_path) == "owner/name"
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        BertConfig(hidden_size=32, num_attention_heads=4, intermediate_size=48),
+        LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48),
+    ],
+    ids=["bert", "llama"],
+)
+def test_the_fast_pass_gives_the_states_of_the_library(
+    kind: PreTrainedConfig, layers: int, encoder: ContentEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind.num_hidden_layers, kind.vocab_size = layers, 30522
+    torch.manual_seed(0)
+    config = EncoderConfig(batch_tokens=60, precision="float32")
+    small = ContentEncoder(config, AutoModel.from_config(kind), encoder.tokenizer).eval()
+    torch.nn.init.normal_(small.item_token, std=0.02)
+    assert last_state_pass(small.backbone) is not None
+    texts = [*TEXTS[:6], "", "milk", "a much longer text about a much longer product, in a large box of twelve"]
+    with torch.inference_mode():
+        expected = np.stack([small([tokens])[0].numpy() for tokens in small.tokenize(texts)])
+    np.testing.assert_allclose(small.embed(texts), expected, atol=1e-5)
+    monkeypatch.setattr(content_encoder, "last_state_pass", lambda backbone: None)
+    np.testing.assert_allclose(small.embed(texts), expected, atol=1e-5)
+
+
+def test_models_of_another_kind_go_through_the_library(encoder: ContentEncoder) -> None:
+    other = AutoModel.from_config(DistilBertConfig(dim=16, n_heads=2, n_layers=1, hidden_dim=16, vocab_size=30522))
+    assert last_state_pass(other) is None
+    states = ContentEncoder(EncoderConfig(), other.eval(), encoder.tokenizer).embed(TEXTS[:3])
+    assert states.shape == (3, 16) and np.isfinite(states).all()
+
+
+def test_bfloat16_keeps_the_direction_of_a_state(encoder: ContentEncoder) -> None:
+    half = ContentEncoder(replace(encoder.config, precision="bfloat16"), encoder.backbone, encoder.tokenizer).eval()
+    exact, rounded = encoder.embed(TEXTS), half.embed(TEXTS)
+    assert not np.array_equal(exact, rounded) and rounded.dtype == np.float32
+    cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosine.min() > 0.999
+
+
+def test_auto_is_bfloat16_where_the_hardware_computes_in_it() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert embedding_dtype("auto", cuda) == embedding_dtype("bfloat16", cpu) == torch.bfloat16
+    assert embedding_dtype("float32", cuda) == torch.float32
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert embedding_dtype("auto", cpu) == (torch.bfloat16 if fast else torch.float32)

@@ -49,7 +49,7 @@ def hashes(wh: Warehouse, partition: Partition) -> list[str]:
 
 def test_each_text_is_embedded_once_by_each_encoder(spark: SparkSession, warehouse: Warehouse, tmp_path: Path) -> None:
     wh = warehouse
-    model = ContentEncoder.from_pretrained(EncoderConfig(), resolve("minilm-l6", tmp_path)).eval()
+    model = ContentEncoder.from_pretrained(EncoderConfig(precision="float32"), resolve("minilm-l6", tmp_path)).eval()
     encoder = write_encoder(wh, FIRST, model, "v1")
     catalog = write_catalog(wh, FIRST, TEXTS)
     with pytest.raises(WarehouseError, match="seen none by encoder v1; run embed_catalog"):

@@ -268,3 +268,22 @@ def test_uris(tmp_path: Path) -> None:
     for uri in ("", "ftp://host/x", "http://host/x"):
         with pytest.raises(WarehouseError, match="warehouse URI: seen"):
             Warehouse(uri)
+
+
+def test_a_failed_attempt_stays_for_the_next_one_where_it_can_be_resumed(wh: Warehouse) -> None:
+    def attempt(*, resumable: bool, fails: bool) -> None:
+        with wh.write_partition("histories", DS, resumable=resumable) as part:
+            folder = part.path.removeprefix(f"{wh.uri}/")
+            wh.filesystem.create_dir(wh.storage.path(folder))
+            wh.storage.replace(f"{folder}/file", b"what a worker has done")
+            if fails:
+                raise RuntimeError("out of memory")
+
+    write(wh, 1)
+    for resumable in (False, True):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            attempt(resumable=resumable, fails=True)
+    (left,) = wh.unfinished_attempts("histories", DS)
+    assert list(wh.storage.files(left)) == ["file"]
+    attempt(resumable=True, fails=False)
+    assert wh.unfinished_attempts("histories", DS) == []
