@@ -89,7 +89,7 @@ def write_day(wh: Warehouse, items: int) -> None:
         ids = [f"user-{number}" for number in range(users)]
         table = pa.table({"user_id": ids, "item_indices": lists, "timestamps": stamps, "n_events": [50] * users})
         part.write_table(table, "bucket=000/part-00000.parquet")
-        part.info |= {"buckets": 1, "max_length": 50, "layers": []}
+        part.info |= {"buckets": 1, "max_length": 50, "keep_from": 0, "layers": []}
 
 
 def _noisy(centres: npt.NDArray[np.float32], index: Any, random: np.random.Generator) -> npt.NDArray[np.float16]:

@@ -74,8 +74,7 @@ def export_interests(
         "model_version": parts.recommender.info["model_version"],
         "codebook": parts.codes.info["book"],
         "buckets": histories.info["buckets"],
-        "max_length": histories.info["max_length"],
-        "lineage": histories.info["lineage"],
+        **{name: histories.info[name] for name in ("max_length", "max_days", "lineage")},
     }
     with wh.write_partition("interests", ds) as part:
         target = part.path.removeprefix(f"{wh.uri}/")
@@ -90,7 +89,7 @@ def export_interests(
             raise JobError(errors[0])
         part.rows = sum(row.users for row in done)
         part.info |= facts | {name: done[0][name] for name in ("k", "dim", "merge", "scale")}
-        part.info |= {"touched_users": sum(row.touched for row in done)}
+        part.info |= {"keep_from": histories.info["keep_from"], "touched_users": sum(row.touched for row in done)}
         if part.rows != histories.info["users"]:
             raise WarehouseError(
                 f"interests/ds={ds}: seen {part.rows:,} users; allowed: {histories.info['users']:,}, those of "

@@ -9,6 +9,7 @@ The histories are those of a rebuild from the whole log, which is what the first
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -92,8 +93,8 @@ def plan_update(wh: Warehouse, ds: str, config: HistoriesConfig) -> Plan:
         if base is None:
             continue
         changes = []
-        for name, now in (("buckets", config.buckets), ("max_length", config.max_length)):
-            if base.info[name] != now:
+        for name in ("buckets", "max_length", "max_days"):
+            if base.info[name] != (now := getattr(config, name)):
                 changes.append(f"histories.{name} changed from {base.info[name]} to {now}")
         if base.info["lineage"] != fingerprints[base.ds]:
             changes.append(f"the events up to ds={base.ds} changed after its histories were built")
@@ -135,7 +136,8 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
     """Write ``histories/ds``: a folder a bucket, one file in each, sorted by user_id."""
     deleted = spark.createDataFrame([(user_id,) for user_id in plan.deletions.user_ids], "user_id string")
     log = spark.read.parquet(*(partition.path for partition in plan.log))
-    rows = group_events(log.join(F.broadcast(deleted), "user_id", "left_anti"), config.max_length)
+    keep_from = first_moment(ds, config.max_days)
+    rows = group_events(log.join(F.broadcast(deleted), "user_id", "left_anti"), config.max_length, keep_from)
     bucket = F.lpad((F.crc32("user_id") % config.buckets).cast("string"), 3, "0")
     with wh.write_partition("histories", ds) as part:
         (
@@ -145,12 +147,14 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
             .write.partitionBy("bucket")
             .parquet(part.path)
         )
-        _describe(spark, part, plan)
+        _describe(spark, part, plan, keep_from)
         if not part.rows:  # all new events are of people who asked to be deleted
             part.write_table(to_arrow_schema(rows.schema).empty_table(), "bucket=000/part-00000.parquet")
         part.info |= {
             "buckets": config.buckets,
             "max_length": config.max_length,
+            "max_days": config.max_days,
+            "keep_from": keep_from,
             "deletions": plan.deletions.fingerprint,
             "lineage": plan.lineage,
             "since": plan.layers[-1].ds if plan.layers else None,
@@ -162,19 +166,28 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
     return wh.partition("histories", ds)
 
 
-def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan) -> None:
+def first_moment(ds: str, max_days: int | None) -> int:
+    """Seconds since 1970 from which on events are kept on day ``ds``."""
+    if max_days is None:
+        return 0
+    first = datetime.datetime.fromisoformat(f"{ds}T00:00:00+00:00") - datetime.timedelta(days=max_days - 1)
+    return int(first.timestamp())
+
+
+def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan, keep_from: int) -> None:
     """Count what was written, and what it makes together with the layers below."""
     own = spark.read.schema(HISTORY).parquet(part.path)
     counted = own.agg(F.count(F.lit(1)).alias("rows"), F.coalesce(F.sum("n_events"), F.lit(0)).alias("events")).first()
     assert counted is not None
-    users = own.select("user_id")
+    users = own.select("user_id", "timestamps")
     for layer in plan.layers:
-        users = users.union(spark.read.parquet(layer.path).select("user_id"))
+        users = users.union(spark.read.parquet(layer.path).select("user_id", "timestamps"))
+    users = users.filter(F.array_max("timestamps") >= keep_from).select("user_id").distinct()
     new = spark.read.parquet(*(partition.path for partition in plan.new)).agg(F.count_distinct("user_id")).first()
     assert new is not None
     part.rows = counted.rows
     part.info |= {
-        "users": users.distinct().count() if plan.layers else counted.rows,
+        "users": users.count(),
         "events": counted.events + sum(layer.info["layer_events"] for layer in plan.layers),
         "layer_events": counted.events,
         "touched_users": new[0],
@@ -182,7 +195,7 @@ def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan) -> None:
     }
 
 
-def group_events(events: DataFrame, max_length: int) -> DataFrame:
+def group_events(events: DataFrame, max_length: int, keep_from: int) -> DataFrame:
     """Gather events by user.
 
     Parameters
@@ -191,11 +204,13 @@ def group_events(events: DataFrame, max_length: int) -> DataFrame:
         Columns of accepted_events.
     max_length : int
         Newest events of a user that are kept.
+    keep_from : int
+        Seconds since 1970 before which none is.
 
     Returns
     -------
     pyspark.sql.DataFrame
-        user_id, item_indices, timestamps, weights (oldest → newest), n_events (those cut off counted too).
+        user_id, item_indices, timestamps, weights (oldest → newest), n_events (those that are not kept counted too).
     """
     tie = F.xxhash64(F.lit(SEED), "user_id", "item_index", "timestamp")  # never the item id itself: it would leak
     order = ("timestamp", "arrived", "seq", "tie", "item_index", "weight")
@@ -209,7 +224,8 @@ def group_events(events: DataFrame, max_length: int) -> DataFrame:
         .filter(F.col("place") <= max_length)
     )
     gathered = kept.groupBy("user_id").agg(
-        F.sort_array(F.collect_list(F.struct(*order))).alias("h"), F.first("n_events").alias("n_events")
+        F.sort_array(F.collect_list(F.when(F.col("timestamp") >= keep_from, F.struct(*order)))).alias("h"),
+        F.first("n_events").alias("n_events"),
     )
     return gathered.select(
         "user_id",

@@ -116,6 +116,14 @@ def write_histories(wh: Warehouse, rows: pa.Table, ds: str = DAY) -> None:
             if (buckets == bucket).any():
                 part.write_table(rows.filter(pa.array(buckets == bucket)), f"bucket={bucket:03d}/part-00000.parquet")
         events = sum(rows["n_events"].to_pylist())
-        part.info |= {"buckets": BUCKETS, "max_length": 1000, "users": len(rows), "events": events, "deletions": ""}
+        part.info |= {
+            "buckets": BUCKETS,
+            "max_length": 1000,
+            "max_days": None,
+            "keep_from": 0,
+            "users": len(rows),
+            "events": events,
+            "deletions": "",
+        }
         part.info |= {"lineage": lineage(accepted_chain(wh, ds))[ds], "since": None, "layers": []}
         part.info |= {"layer_events": events}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hymirec_model.errors import HymirecError
@@ -81,8 +82,8 @@ class BucketExport:
         wh = Warehouse(self.warehouse)
         histories = UserHistories(wh, self.layers)
         loaded = _loaded(_Key(self.warehouse, self.parts.recommender.folder, self.parts.codes.folder, self.parts))
-        users = histories.bucket(bucket, [])
-        kept = self._unchanged(wh, bucket, users)
+        users = histories.counts(bucket)
+        kept = self._unchanged(histories, bucket, users)
         touched = users if kept is None else users.join(kept.select(["user_id"]), "user_id", join_type="left anti")
         rows = interest_table(histories.bucket(bucket, _LISTS, touched["user_id"].combine_chunks()), loaded.model)
         if kept is not None:
@@ -96,15 +97,17 @@ class BucketExport:
         counts = {"users": rows.num_rows, "touched": len(touched)}
         return {**counts, **shape, "merge": model.merge, "scale": model.scale}
 
-    def _unchanged(self, wh: Warehouse, bucket: str, users: pa.Table) -> pa.Table | None:
-        """Rows of the day before of those who have had no event since: histories only grow."""
+    def _unchanged(self, histories: UserHistories, bucket: str, users: pa.Table) -> pa.Table | None:
+        """Rows of the day before of those whose history neither grew nor lost events to retention since."""
         name = f"{bucket}/part-00000.parquet"
         if self.before is None or name not in self.before.files:
             return None
-        rows = wh.read(replace(self.before, files={name: self.before.files[name]}), _ROW)
+        rows = histories.warehouse.read(replace(self.before, files={name: self.before.files[name]}), _ROW)
         known = rows.select(["user_id", "n_events"]).append_column("row", pa.array(range(len(rows)), pa.int64()))
         same = known.join(users, ["user_id", "n_events"], join_type="inner", use_threads=False)
-        return rows.take(same.sort_by("row")["row"])
+        rows = rows.take(same.sort_by("row")["row"])
+        expired = histories.expired(bucket, self.before.info["keep_from"])
+        return rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=expired))) if len(expired) else rows
 
 
 def interest_table(table: pa.Table, model: UserModel) -> pa.Table:

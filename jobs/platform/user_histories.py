@@ -72,14 +72,34 @@ class UserHistories:
         only : pyarrow.Array of string, optional
             The users wanted.
         """
+        tables = self._read(name, columns)
+        if only is not None:
+            tables = [table.filter(pc.is_in(table[KEY], value_set=only)) for table in tables]
+        return self._merged(tables)
+
+    def counts(self, name: str) -> pa.Table:
+        """The users of a bucket, sorted by user_id: columns user_id, n_events."""
+        return self.bucket(name, ["timestamps"] if self.info["keep_from"] else []).select([KEY, COUNT])
+
+    def expired(self, name: str, since: int) -> Any:
+        """Users of a bucket with a history of which a part went out of retention after the moment ``since``."""
+        if since == self.info["keep_from"]:
+            return pa.array([], pa.string())
+        before = merged(self._read(name, ["timestamps"]), self.info["max_length"], since)
+        oldest = pc.list_element(before["timestamps"], 0)
+        return before[KEY].filter(pc.less(oldest, self.info["keep_from"])).combine_chunks()
+
+    def _read(self, name: str, columns: Sequence[str]) -> list[pa.Table]:
         tables = []
         for layer in self.layers:
             files = [file for file in layer.files if file.startswith(f"{name}/")]
             if files:
                 inside = replace(layer, files=dict.fromkeys(files, 0))
-                table = self.warehouse.read(inside, [KEY, *columns, COUNT])
-                tables.append(table if only is None else table.filter(pc.is_in(table[KEY], value_set=only)))
-        return merged(tables, self.info["max_length"])
+                tables.append(self.warehouse.read(inside, [KEY, *columns, COUNT]))
+        return tables
+
+    def _merged(self, tables: list[pa.Table]) -> pa.Table:
+        return merged(tables, self.info["max_length"], self.info["keep_from"])
 
     def by_bucket(self, columns: Sequence[str] = LISTS) -> Iterator[pa.Table]:
         """The users of one bucket after the other."""
@@ -95,7 +115,7 @@ class UserHistories:
         for layer in self.layers:
             rows = UserRows(self.warehouse, layer.folder, layer.files, self.info["buckets"])
             tables.append(rows.read(sorted(set(user_ids)), [*columns, COUNT]))
-        return merged([table for table in tables if table.num_rows] or tables[-1:], self.info["max_length"])
+        return self._merged([table for table in tables if table.num_rows] or tables[-1:])
 
 
 def older_layers(wh: Warehouse, own: Partition) -> list[Partition]:
@@ -119,7 +139,7 @@ def older_layers(wh: Warehouse, own: Partition) -> list[Partition]:
     return found
 
 
-def merged(tables: Sequence[pa.Table], max_length: int) -> pa.Table:
+def merged(tables: Sequence[pa.Table], max_length: int, keep_from: int = 0) -> pa.Table:
     """One row a user from the rows of several layers.
 
     Parameters
@@ -129,13 +149,15 @@ def merged(tables: Sequence[pa.Table], max_length: int) -> pa.Table:
         lists is timestamps, unless there are none.
     max_length : int
         Newest events of a user that are kept.
+    keep_from : int, default=0
+        Seconds since 1970 before which none is. Who has none left is left out, where there are lists.
 
     Returns
     -------
     pyarrow.Table
         Sorted by user_id. A user's events are ordered by timestamp; among equal ones an older layer's come first.
     """
-    if len(tables) == 1:
+    if len(tables) == 1 and not keep_from:
         return tables[0]
     rows = pa.concat_tables(tables)
     users, row_user = _numbered(rows[KEY])
@@ -145,11 +167,15 @@ def merged(tables: Sequence[pa.Table], max_length: int) -> pa.Table:
     lists: dict[str, Any] = {n: rows[n].combine_chunks() for n in rows.column_names if n not in columns}
     if lists:
         user = np.repeat(row_user, np.asarray(pc.list_value_length(lists["timestamps"]), np.int64))
-        order = _newest(user, np.asarray(lists["timestamps"].flatten(), np.int64), len(users), max_length)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(np.bincount(user[order], minlength=len(users)))]), pa.int32())
+        stamps = np.asarray(lists["timestamps"].flatten(), np.int64)
+        order = _newest(user, stamps, len(users), max_length)
+        order = order[stamps[order] >= keep_from]
+        lengths = np.bincount(user[order], minlength=len(users))
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
         for name, values in lists.items():
             columns[name] = pa.ListArray.from_arrays(offsets, values.flatten().take(order), type=values.type)
-    return pa.table({name: columns[name] for name in rows.column_names}, schema=rows.schema)
+    found = pa.table({name: columns[name] for name in rows.column_names}, schema=rows.schema)
+    return found.filter(lengths > 0) if lists and not lengths.all() else found
 
 
 def _newest(user: Ints, stamps: Ints, users: int, max_length: int) -> Ints:

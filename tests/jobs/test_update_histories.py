@@ -170,6 +170,34 @@ def test_people_who_asked_are_left_out_and_stay_out(
     assert set(histories(warehouse, DAYS[3])) == {"old", "new", "stays"}
 
 
+@pytest.mark.parametrize("max_days", [1, 2, 3])
+def test_retention_drops_old_events_and_who_has_no_others(
+    update: Callable[..., Partition],
+    accept: Callable[..., None],
+    warehouse: Warehouse,
+    at: Callable[..., int],
+    max_days: int,
+) -> None:
+    config = HistoriesConfig(max_length=5, buckets=3, max_days=max_days)
+    days = random_days(at, 11)
+    days[DAYS[0]].append({"user_id": "gone", "item_index": 1, "timestamp": at(DAYS[0]), "weight": 1.0})
+    for ds, events in days.items():
+        accept(ds, events)
+        written = update(ds, config)
+    continued, cut = UserHistories.find(warehouse, DAYS[3]).read(), at(DAYS[4 - max_days])
+    forget(warehouse)
+    rebuilt = update(DAYS[3], config)
+    assert continued.equals(UserHistories.find(warehouse, DAYS[3]).read())
+    assert written.info["users"] == rebuilt.info["users"] == continued.num_rows
+    log = [event for events in days.values() for event in events]
+    rows = histories(warehouse, DAYS[3])
+    assert set(rows) == {event["user_id"] for event in log if event["timestamp"] >= cut} and "gone" not in rows
+    for user, row in rows.items():
+        own = [event["timestamp"] for event in log if event["user_id"] == user]
+        assert row["n_events"] == len(own)
+        assert row["timestamps"] == [time for time in sorted(own)[-5:] if time >= cut]
+
+
 def test_a_layer_that_changed_under_later_days_is_refused(
     update: Callable[..., Partition],
     accept: Callable[..., None],
@@ -248,6 +276,7 @@ def test_ties_follow_seq_and_else_a_hash_that_is_not_the_item(
     ("change", "reason"),
     [
         ({"buckets": 2}, "rebuilt from the whole log because histories.buckets changed from 3 to 2"),
+        ({"max_days": 1}, "rebuilt from the whole log because histories.max_days changed from None to 1"),
         ({"max_length": 9}, "rebuilt from the whole log because histories.max_length changed from 5 to 9"),
     ],
 )
@@ -271,9 +300,10 @@ def test_a_changed_setting_rebuilds(
     found = histories(warehouse, DAYS[1])
     events = [event for ds in DAYS[:2] for event in days[ds]]
     for user, row in found.items():
-        own = sum(event["user_id"] == user for event in events)
-        assert row["n_events"] == own
-        assert len(row["item_indices"]) == min(own, config.max_length)
+        own = [event["timestamp"] for event in events if event["user_id"] == user]
+        assert row["n_events"] == len(own)
+        recent = [time for time in own if config.max_days is None or time >= at(DAYS[1])]
+        assert len(row["item_indices"]) == min(len(recent), config.max_length)
 
 
 def test_events_that_changed_after_the_base_rebuild(

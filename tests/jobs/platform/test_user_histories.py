@@ -33,13 +33,22 @@ def layer(log: list[tuple[str, int, int]], max_length: int) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-@given(st.lists(events, min_size=1, max_size=4), st.integers(1, 6))
-def test_layers_merged_are_one_layer_of_the_whole_log(days: list[list[tuple[str, int, int]]], max_length: int) -> None:
+@given(st.lists(events, min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 9))
+def test_layers_merged_are_one_layer_of_the_whole_log(
+    days: list[list[tuple[str, int, int]]], max_length: int, keep_from: int
+) -> None:
     whole = layer([event for day in days for event in day], max_length)
     layers = [layer(day, max_length) for day in days]
     assert merged(layers, max_length).equals(whole)
     if len(days) > 2:  # whichever layers are put together first
         assert merged([layers[0], merged(layers[1:], max_length)], max_length).equals(whole)
         assert merged([merged(layers[:-1], max_length), layers[-1]], max_length).equals(whole)
+    kept = merged(layers, max_length, keep_from).to_pylist()
+    expected = []
+    for row in whole.to_pylist():
+        old = sum(time < keep_from for time in row["timestamps"])
+        if old < len(row["timestamps"]):
+            expected.append(row | {name: row[name][old:] for name in ("item_indices", "timestamps", "weights")})
+    assert kept == expected
     counts = merged([table.select(["user_id", "n_events"]) for table in layers], max_length)
     assert counts.equals(whole.select(["user_id", "n_events"]))
