@@ -33,7 +33,7 @@ from jobs.platform.champion import Champion
 from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
 from jobs.platform.popularity import by_popularity
-from jobs.platform.profile import load_profile
+from jobs.platform.profile import HistoriesConfig, load_profile
 from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, mean_of, render, sentence
 from jobs.platform.tracked_runs import metric_name
 from jobs.platform.training import evaluation_cut, read_histories
@@ -71,13 +71,14 @@ def main(
 
     Writes evaluation: evaluation.json and users.parquet.
     """
-    config = load_profile(profile).evaluation
+    settings = load_profile(profile)
+    config = settings.evaluation
     wh = Warehouse(warehouse)
     histories, parts = wh.partition("histories", ds), ModelParts.find(wh, ds)
     with tracking.stage("evaluate", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"evaluation": config})
         run.inputs([dataset(wh, histories), dataset(wh, parts.vectors)], "evaluation")
-        evaluation = evaluate(wh, ds, config, histories, parts)
+        evaluation = evaluate(wh, ds, config, histories, parts, settings.histories)
         run.metrics(flat_metrics(evaluation))
         text = as_text(render(evaluation))
         run.text(text, "report.txt")
@@ -89,7 +90,12 @@ def main(
 
 
 def evaluate(
-    wh: Warehouse, ds: str, config: EvaluationConfig, histories: Partition, parts: ModelParts
+    wh: Warehouse,
+    ds: str,
+    config: EvaluationConfig,
+    histories: Partition,
+    parts: ModelParts,
+    stored: HistoriesConfig = HistoriesConfig(),  # noqa: B008
 ) -> dict[str, Any]:
     """Write evaluation/ds and return the content of evaluation.json.
 
@@ -99,7 +105,7 @@ def evaluate(
         If nobody has events both before and in the held-out days.
     """
     cut = evaluation_cut(ds, config.holdout_days)
-    task = set_task(read_histories(wh, ds), cut, config)
+    task = set_task(read_histories(wh, ds, stored.sample_users), cut, config)
     vectors = columns.vectors(wh, parts.vectors).astype(np.float32)
     n_items = len(vectors)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

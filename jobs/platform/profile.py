@@ -87,13 +87,16 @@ class HistoriesConfig:
     max_days: int | None = None
     """Days, the run's own included, whose events are kept; null: all. Who has none left is nobody's user any more."""
     buckets: int = 4
-    """Folders that the users are spread over: crc32(user_id) % buckets."""
+    """Folders that the users are spread over: crc32(user_id) % buckets. A task holds one of them in memory."""
+    sample_users: int = 200_000
+    """Most users whose histories training and evaluation read into memory: a fair sample, whoever has interests."""
 
     def __post_init__(self) -> None:
         require(self.max_length >= 1, f"max_length is {self.max_length}; allowed: 1 or more")
         require(
             self.max_days is None or self.max_days >= 1, f"max_days is {self.max_days}; allowed: 1 or more, or null"
         )
+        require(self.sample_users >= 1, f"sample_users is {self.sample_users}; allowed: 1 or more")
         require(1 <= self.buckets <= 1000, f"buckets is {self.buckets}; allowed: 1 to 1000")
 
 

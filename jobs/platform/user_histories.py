@@ -105,9 +105,21 @@ class UserHistories:
         """The users of one bucket after the other."""
         return (self.bucket(name, columns) for name in self.buckets)
 
-    def read(self, columns: Sequence[str] = LISTS) -> pa.Table:
-        """All users, sorted by user_id (buckets do not matter)."""
-        return pa.concat_tables(self.by_bucket(columns)).sort_by(KEY)
+    def read(self, columns: Sequence[str] = LISTS, most: int | None = None) -> pa.Table:
+        """Users, sorted by user_id (buckets do not matter): all, or a fair sample of ``most`` of them.
+
+        The sample is of whole buckets as far as they go, because a hash spreads users over them; the others are not
+        read.
+        """
+        tables: list[pa.Table] = []
+        left = most
+        for table in self.by_bucket(columns):
+            if left is not None and table.num_rows >= left:
+                tables.append(table.take(np.sort(np.random.default_rng(0).permutation(table.num_rows)[:left])))
+                break
+            tables.append(table)
+            left = None if left is None else left - table.num_rows
+        return pa.concat_tables(tables).sort_by(KEY)
 
     def users(self, user_ids: Sequence[str], columns: Sequence[str] = LISTS) -> pa.Table:
         """The users named, without those who have no history, sorted by user_id; reads little more than their rows."""

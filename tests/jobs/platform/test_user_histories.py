@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.platform.user_histories import merged
+from jobs.platform.user_histories import UserHistories, merged
+from jobs.platform.warehouse import Warehouse
+from tests.small_model import BUCKETS, DAY, table, write_histories
 
 SCHEMA = pa.schema(
     {
@@ -52,3 +55,19 @@ def test_layers_merged_are_one_layer_of_the_whole_log(
     assert kept == expected
     counts = merged([table.select(["user_id", "n_events"]) for table in layers], max_length)
     assert counts.equals(whole.select(["user_id", "n_events"]))
+
+
+def test_a_sample_reads_no_more_buckets_than_it_needs(tmp_path: Path) -> None:
+    wh = Warehouse(str(tmp_path))
+    write_histories(wh, table(60, 300))
+    histories = UserHistories.find(wh, DAY)
+    lists = ["item_indices", "timestamps"]
+    everybody = histories.read(lists)
+    assert everybody.num_rows == 60 and histories.read(lists, 60).equals(everybody)
+    for most in (1, 25, 59):
+        sample = histories.read(lists, most)
+        assert sample.num_rows == most and sample.equals(histories.read(lists, most))
+        assert set(sample["user_id"].to_pylist()) < set(everybody["user_id"].to_pylist())
+    first = histories.bucket(histories.buckets[0], lists)
+    (wh.local_copy(histories.layers[0]) / f"{histories.buckets[-1]}/part-00000.parquet").write_bytes(b"never read")
+    assert BUCKETS == 3 and histories.read(lists, first.num_rows).equals(first)
