@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def test_the_first_run_takes_all_days_up_to_its_own(
         "seq": pa.int32(),
         "event": pa.string(),
         "weight": pa.float32(),
+        "arrived": pa.string(),
     }
+    assert set(table["arrived"].to_pylist()) == {D1, D2}
     assert pc.unique(table["weight"]).to_pylist() == [1.0]
     assert quarantine(warehouse, D2) == []
 
@@ -117,6 +120,19 @@ def test_the_next_run_takes_the_days_after(
     facts = [(r["seq"], r["event"], r["weight"]) for r in sorted(rows, key=lambda r: r["timestamp"])]
     assert facts == [(None, None, 1.0), (1, "view", 2.5)]
     assert [p.ds for p in accepted_chain(warehouse, D3)] == [D1, D3]
+
+
+def test_events_may_come_late_by_so_many_days(
+    check: Check, put_events: Put, put_items: Put, warehouse: Warehouse, at: At
+) -> None:
+    put_items([{"item_id": "a", "title": "A"}, {"item_id": "b", "title": "B"}])
+    late = [{"user_id": "u", "item_id": "a", "timestamp": at(D3, -seconds)} for seconds in (0, 1, 86_400, 86_401)]
+    put_events(D3, late)
+    report = check(D3, replace(LENIENT, max_late_days=1))
+    assert report.quarantined == {"events.timestamp: null or outside its day (contract.max_late_days)": 1}
+    rows = warehouse.read(warehouse.partition("accepted_events", D3)).to_pylist()
+    assert [row["timestamp"] for row in rows] == [at(D3, -86_400), at(D3) - 1, at(D3)]
+    assert {row["arrived"] for row in rows} == {D3}
 
 
 def test_bad_rows_go_to_quarantine_with_a_reason(
