@@ -203,7 +203,7 @@ def test_tables_of_the_architecture_page_are_those_that_jobs_write() -> None:
         assert writes or table in ("`events`", "`items`", "`deletions`", "`quarantine`", "`model_choice`"), table
         assert not set(readers.split(", ")) - sources.keys() - {"people", "champion_serves"}, table
     code = "".join(path.read_text() for path in (REPOSITORY / "jobs").rglob("*.py"))
-    written = {*re.findall(r'write_partition\("(\w+)"', code), "events", "items", "model_choice"}
+    written = {*re.findall(r'write_partition\("(\w+)"', code), "events", "items", "deletions", "model_choice"}
     assert {row[0][1:-1] for row in rows} == written
 
 
