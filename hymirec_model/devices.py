@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -30,16 +31,20 @@ def embedding_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def repeatable_on_cpu(train: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that trains give the same weights for the same inputs, to the bit, where there is no CUDA device.
+    """Let a function that trains give the same weights for the same inputs, to the bit, if its ``device`` is the CPU.
 
     Else several threads add up the gradients of gathered rows in a race. The number of threads still counts, as it
     decides in which order sums are taken.
     """
 
+    signature = inspect.signature(train)
+
     @functools.wraps(train)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
         before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(before or not torch.cuda.is_available())
+        torch.use_deterministic_algorithms(before or given.arguments["device"].type == "cpu")
         try:
             return train(*args, **kwargs)
         finally:

@@ -1,4 +1,4 @@
-"""Bring every user's history up to a day by a layer of the new events; the past is neither read nor written.
+"""Bring every user's history up to a day by a layer of the new events; the past is not written again.
 
 Reads ``accepted_events`` after the newest usable ``histories`` partition; writes ``histories/ds``. A partition holds
 the events of its own days; older partitions are the layers below it, see jobs.platform.user_histories. A layer takes
@@ -23,7 +23,7 @@ from jobs.platform.errors import WarehouseError
 from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.profile import HistoriesConfig, load_profile
 from jobs.platform.spark import session
-from jobs.platform.user_histories import UserHistories
+from jobs.platform.user_histories import IDENTITY, UserHistories
 from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
 
 HISTORY = "user_id string, item_indices array<int>, timestamps array<bigint>, weights array<float>, n_events bigint"
@@ -158,10 +158,7 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
             "deletions": plan.deletions.fingerprint,
             "lineage": plan.lineage,
             "since": plan.layers[-1].ds if plan.layers else None,
-            "layers": [
-                {"ds": layer.ds, "since": layer.info["since"], "lineage": layer.info["lineage"]}
-                for layer in plan.layers
-            ],
+            "layers": [{"ds": layer.ds, **{name: layer.info[name] for name in IDENTITY}} for layer in plan.layers],
         }
     return wh.partition("histories", ds)
 
@@ -182,7 +179,9 @@ def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan, keep_from:
     users = own.select("user_id", "timestamps")
     for layer in plan.layers:
         users = users.union(spark.read.parquet(layer.path).select("user_id", "timestamps"))
-    users = users.filter(F.array_max("timestamps") >= keep_from).select("user_id").distinct()
+    if keep_from:  # else of what lies below the user ids alone are read
+        users = users.filter(F.array_max("timestamps") >= keep_from)
+    users = users.select("user_id").distinct()
     new = spark.read.parquet(*(partition.path for partition in plan.new)).agg(F.count_distinct("user_id")).first()
     assert new is not None
     part.rows = counted.rows

@@ -22,6 +22,8 @@ from jobs.platform.warehouse import Partition, Warehouse
 
 KEY, COUNT = "user_id", "n_events"
 Ints = npt.NDArray[np.int64]
+IDENTITY = ("lineage", "since", "buckets", "max_length", "max_days", "deletions")
+"""Facts of a layer that must stay as they were for the days above it."""
 LISTS = ("item_indices", "timestamps", "weights")
 
 
@@ -141,11 +143,11 @@ def older_layers(wh: Warehouse, own: Partition) -> list[Partition]:
     found = []
     for layer in own.info["layers"]:
         there = wh.find("histories", layer["ds"])
-        if there is None or any(there.info[name] != layer[name] for name in ("lineage", "since")):
+        if there is None or any(there.info[name] != layer[name] for name in IDENTITY):
+            changed = "is gone" if there is None else "was run again with other events, deletions or settings"
             raise WarehouseError(
                 f"histories/ds={own.ds}: seen that histories/ds={layer['ds']}, which they are built on, "
-                f"{'is gone' if there is None else 'was run again with other events'}; allowed: as it was; "
-                f"run update_histories for ds={own.ds} again"
+                f"{changed}; allowed: as it was; run update_histories for ds={own.ds} again"
             )
         found.append(there)
     return found

@@ -32,10 +32,11 @@ SCHEMA = pa.schema(
     }
 )
 Event = dict[str, Any]
+Update, Accept, At = Callable[..., Partition], Callable[..., None], Callable[..., int]
 
 
 @pytest.fixture
-def update(spark: SparkSession, warehouse: Warehouse) -> Callable[..., Partition]:
+def update(spark: SparkSession, warehouse: Warehouse) -> Update:
     def run(ds: str, config: HistoriesConfig = CONFIG) -> Partition:
         return update_histories(spark, warehouse, ds, config, plan_update(warehouse, ds, config))
 
@@ -43,7 +44,7 @@ def update(spark: SparkSession, warehouse: Warehouse) -> Callable[..., Partition
 
 
 @pytest.fixture
-def accept(warehouse: Warehouse) -> Callable[..., None]:
+def accept(warehouse: Warehouse) -> Accept:
     """``accept(ds, events)``: write a day of accepted_events."""
 
     def write(ds: str, events: list[Event]) -> None:
@@ -58,7 +59,7 @@ def accept(warehouse: Warehouse) -> Callable[..., None]:
     return write
 
 
-def random_days(at: Callable[..., int], seed: int) -> dict[str, list[Event]]:
+def random_days(at: At, seed: int) -> dict[str, list[Event]]:
     """A few users, many equal timestamps, some events with seq, some that came days late; days differ in size."""
     rng = random.Random(seed)
     return {
@@ -87,10 +88,10 @@ def forget(warehouse: Warehouse, table: str = "histories") -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_days_continued_late_skipped_and_replayed_are_a_rebuild(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
+    update: Update,
+    accept: Accept,
     warehouse: Warehouse,
-    at: Callable[..., int],
+    at: At,
     seed: int,
 ) -> None:
     rng, days = random.Random(100 + seed), random_days(at, seed)
@@ -128,10 +129,7 @@ def test_days_continued_late_skipped_and_replayed_are_a_rebuild(
 
 
 def test_a_layer_takes_in_those_that_are_no_larger(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     sizes = dict(zip(DAYS, (9, 2, 1, 1), strict=True))
     for ds, size in sizes.items():
@@ -146,10 +144,7 @@ def test_a_layer_takes_in_those_that_are_no_larger(
 
 
 def test_people_who_asked_are_left_out_and_stay_out(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     for place, ds in enumerate(DAYS):
         users = ["both", "old", "stays"] * 3 if place == 0 else ["both", "new", "stays"][: 4 - place]
@@ -172,10 +167,10 @@ def test_people_who_asked_are_left_out_and_stay_out(
 
 @pytest.mark.parametrize("max_days", [1, 2, 3])
 def test_retention_drops_old_events_and_who_has_no_others(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
+    update: Update,
+    accept: Accept,
     warehouse: Warehouse,
-    at: Callable[..., int],
+    at: At,
     max_days: int,
 ) -> None:
     config = HistoriesConfig(max_length=5, buckets=3, max_days=max_days)
@@ -199,10 +194,7 @@ def test_retention_drops_old_events_and_who_has_no_others(
 
 
 def test_a_layer_that_changed_under_later_days_is_refused(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     event = {"user_id": "u", "item_index": 1, "timestamp": at(DAYS[0]), "weight": 1.0}
     accept(DAYS[0], [event, event])
@@ -213,10 +205,17 @@ def test_a_layer_that_changed_under_later_days_is_refused(
     update(DAYS[0])
     message = (
         f"histories/ds={DAYS[1]}: seen that histories/ds={DAYS[0]}, which they are built on, was run again with "
-        f"other events; allowed: as it was; run update_histories for ds={DAYS[1]} again"
+        f"other events, deletions or settings; allowed: as it was; run update_histories for ds={DAYS[1]} again"
     )
     with pytest.raises(WarehouseError, match=message):
         UserHistories.find(warehouse, DAYS[1])
+    accept(DAYS[0], [event, event])
+    update(DAYS[0])
+    assert len(update(DAYS[1]).info["layers"]) == 1
+    update(DAYS[0], HistoriesConfig(max_length=5, buckets=2))
+    with pytest.raises(WarehouseError, match=message):
+        UserHistories.find(warehouse, DAYS[1])
+    assert plan_update(warehouse, DAYS[1], CONFIG).reason.startswith("rebuilt from the whole log")
 
 
 def _key(event: Event) -> tuple[int, int, float]:
@@ -224,10 +223,7 @@ def _key(event: Event) -> tuple[int, int, float]:
 
 
 def test_buckets_hold_sorted_users_in_one_file_each(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     from binascii import crc32
 
@@ -254,10 +250,7 @@ def test_buckets_hold_sorted_users_in_one_file_each(
 
 
 def test_ties_follow_seq_and_else_a_hash_that_is_not_the_item(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     now = at(DAYS[0])
     items = list(range(12))
@@ -281,10 +274,10 @@ def test_ties_follow_seq_and_else_a_hash_that_is_not_the_item(
     ],
 )
 def test_a_changed_setting_rebuilds(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
+    update: Update,
+    accept: Accept,
     warehouse: Warehouse,
-    at: Callable[..., int],
+    at: At,
     change: dict[str, int],
     reason: str,
 ) -> None:
@@ -307,10 +300,7 @@ def test_a_changed_setting_rebuilds(
 
 
 def test_events_that_changed_after_the_base_rebuild(
-    update: Callable[..., Partition],
-    accept: Callable[..., None],
-    warehouse: Warehouse,
-    at: Callable[..., int],
+    update: Update, accept: Accept, warehouse: Warehouse, at: At
 ) -> None:
     event = {"user_id": "u", "item_index": 1, "timestamp": at(DAYS[0]), "weight": 1.0}
     accept(DAYS[0], [event])
