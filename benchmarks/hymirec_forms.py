@@ -1,6 +1,7 @@
-"""HyMiRec and its single-interest and matched forms on a log, each in the same seconds of CPU time.
+"""HyMiRec, its single-interest and matched forms, and HyMiRec without one of its parts, on a log.
 
-All share stage 1 (item space and one interest, trained together). What differs is stage 2.
+Each has the same seconds of CPU time. All but one start from the same stage 1 (item space and one interest, trained
+together), which is trained once for a seed and counts in the time of each. What differs is stage 2.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from hymirec_model.histories import Histories, Ints, window_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.item_space import ItemSpace
-from hymirec_model.llm_recommender import load_backbone
+from hymirec_model.llm_recommender import empty_backbone, load_backbone
+from hymirec_model.newcomers import popular_direction
 from hymirec_model.retrieval import Merge, top_items
 from hymirec_model.training import Items, train_recommender
 from hymirec_model.user_side import UserSide
@@ -37,6 +39,7 @@ CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
 MODEL = RecommenderConfig(history=200)
+ONE = {"interests": 1, "coarse_interests": 1}
 TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5)
 
 
@@ -49,17 +52,25 @@ class Form:
     """Targets a user; the log's own by default."""
     codes: bool = True
     """Histories are read from codes; False: from full vectors."""
+    trained_space: bool = True
+    """Stage 1 is trained; False: item vectors as the log and the texts give them, and all the time for stage 2."""
+    pretrained: bool = True
+    """The LLM recommender starts from a pretrained language model; False: from random weights of its form."""
+    llm: bool = True
+    """False: the light recommender has all of stage 2's time, and the LLM recommender is never trained."""
 
 
 FORMS = {
     "HyMiRec": Form(MODEL),
-    "stage 1 alone": Form(None),
-    "one interest, window (control)": Form(replace(MODEL, interests=1, coarse_interests=1)),
-    "one interest, next item (HLLM's form)": Form(
-        replace(MODEL, interests=1, coarse_interests=1, refine=False), window=1
-    ),
+    "one interest, window (control)": Form(replace(MODEL, **ONE)),
+    "one interest, next item (HLLM's form)": Form(replace(MODEL, **ONE, refine=False), window=1),
     "matched interests, max (the paper's form)": Form(replace(MODEL, refine=False, objective="dmil", merge="max")),
     "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
+    "HyMiRec without a long history (20 events)": Form(replace(MODEL, history=MODEL.recent)),
+    "HyMiRec, random weights instead of the LLM's": Form(MODEL, pretrained=False),
+    "HyMiRec without the LLM": Form(MODEL, llm=False),
+    "HyMiRec without stage 1's training": Form(MODEL, trained_space=False),
+    "stage 1 alone": Form(None),
 }
 
 
@@ -71,35 +82,70 @@ class Stage1:
     user_side: UserSide
 
 
-def fit(form: Form, log: Log, window: int, seconds: float, seed: int) -> Callable[[Histories], Ints]:
-    """Train a form; returns what ranks 200 items for given histories."""
-    stage_1 = seconds if form.model is None else STAGE_1 * seconds
-    first = _stage_1(log, window, stage_1, seed)
-    if form.model is None:
-        side = first.user_side
-        return _ranker(
-            log, first.vectors, lambda batch: side.light(*batch), "lse", float(side.log_scale.detach().exp()), None
+class Trainer:
+    """Trains forms with a seed; stage 1 once for all that share it.
+
+    Parameters
+    ----------
+    log : Log
+    window : int
+        Targets a user.
+    seconds : float
+        CPU time of a form, all stages together.
+    seed : int
+    """
+
+    def __init__(self, log: Log, window: int, seconds: float, seed: int) -> None:
+        self.log, self.window, self.seconds, self.seed = log, window, seconds, seed
+        self._shared: Stage1 | None = None
+
+    def fit(self, form: Form) -> Callable[[Histories], Ints]:
+        """Train a form; returns what ranks 200 items for given histories."""
+        log, seed = self.log, self.seed
+        if form.model is None:
+            first = _stage_1(log, self.window, self.seconds, seed)
+            side, counts = first.user_side, _counts(log)
+            scale = float(side.log_scale.detach().exp())
+            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), counts, scale))
+            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, None)
+        began = time.process_time()
+        if form.trained_space:
+            self._shared = self._shared or _stage_1(log, self.window, STAGE_1 * self.seconds, seed)
+            first, left = self._shared, (1 - STAGE_1) * self.seconds
+            began = time.process_time()
+        else:
+            first, left = _untrained(log, self.window, seed), self.seconds
+        book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
+        generation, codes = book.encode_best(first.vectors)
+        table = book.to_module() if form.codes else _FullVectors(first.vectors)
+        items = Items(
+            vectors_Id=torch.from_numpy(first.vectors),
+            codes_IL=torch.from_numpy(codes.astype(np.int64)) if form.codes else torch.arange(log.items)[:, None],
+            generation_I=torch.from_numpy(generation.astype(np.int64)),
+            counts_I=_counts(log),
         )
-    began = time.process_time()
-    book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
-    generation, codes = book.encode_best(first.vectors)
-    table = book.to_module() if form.codes else _FullVectors(first.vectors)
-    items = Items(
-        vectors_Id=torch.from_numpy(first.vectors),
-        codes_IL=torch.from_numpy(codes.astype(np.int64)) if form.codes else torch.arange(log.items)[:, None],
-        generation_I=torch.from_numpy(generation.astype(np.int64)),
-        counts_I=torch.from_numpy(np.bincount(log.train.items, minlength=log.items)),
-    )
-    left = seconds - stage_1 - (time.process_time() - began)
-    training = replace(TRAINING, window=form.window or window, seed=seed)
-    model = _stage_2(form.model, training, table, items, log, first, max(left, 1))
+        training = replace(TRAINING, window=form.window or self.window, seed=seed)
+        left -= time.process_time() - began
+        model = _stage_2(form, training, table, items, log, first, max(left, 1))
 
-    def interests(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        found: torch.Tensor = model(*batch)[1]
-        return found
+        def interests(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            found: torch.Tensor = model(*batch)[1] if form.llm else model.light(*batch)
+            return found
 
-    decoded = table(items.codes_IL, items.generation_I).numpy()
-    return _ranker(log, first.vectors, interests, form.model.merge, float(model.scale.detach()), decoded)
+        decoded = table(items.codes_IL, items.generation_I).numpy()
+        return _ranker(log, first.vectors, interests, form.model.merge, float(model.scale.detach()), decoded)
+
+
+def _counts(log: Log) -> torch.Tensor:
+    return torch.from_numpy(np.bincount(log.train.items, minlength=log.items))
+
+
+def _untrained(log: Log, window: int, seed: int) -> Stage1:
+    config, rows = replace(SPACE, window=window, seed=seed), np.arange(log.items)
+    torch.manual_seed(seed)
+    space, side = ItemSpace(config, log.states_Ih.shape[1], log.items), UserSide(config.dim, recency=config.recency)
+    space.initialise(log.states_Ih, rows, log.train)
+    return Stage1(space.vectors(log.states_Ih, rows), side.eval())
 
 
 def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
@@ -123,7 +169,7 @@ def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
 
 
 def _stage_2(
-    config: RecommenderConfig,
+    form: Form,
     training: RecommenderTrainingConfig,
     table: CodeTable | _FullVectors,
     items: Items,
@@ -131,20 +177,28 @@ def _stage_2(
     first: Stage1,
     seconds: float,
 ) -> HyMiRec:
+    config = form.model
+    assert config is not None
     source = resolve(config.weights, state_folder() / "models")
 
     def trained(light_steps: int, steps: int) -> HyMiRec:
         torch.manual_seed(training.seed)
-        model = HyMiRec(config, first.vectors.shape[1], load_backbone(source, config.backbone_layers))
+        backbone = load_backbone(source, config.backbone_layers)
+        if not form.pretrained:
+            backbone = empty_backbone(backbone.config.to_dict())
+        model = HyMiRec(config, first.vectors.shape[1], backbone)
         model.start_from(first.user_side)
         chosen = replace(training, light_steps=light_steps, steps=steps)
+        report = lambda *_: marks.append(time.process_time())  # noqa: E731
         marks.clear()
-        train_recommender(model, table, items, log.train, chosen, lambda *_: marks.append(time.process_time()), CPU)  # type: ignore[arg-type]
+        train_recommender(model, table, items, log.train, chosen, report, CPU, mask_seen=log.mask_seen)  # type: ignore[arg-type]
         return model.eval()
 
     marks: list[float] = []
-    trained(TRIAL, TRIAL)
+    trained(TRIAL, TRIAL if form.llm else 0)
     light = (marks[TRIAL - 1] - marks[0]) / (TRIAL - 1)
+    if not form.llm:
+        return trained(max(1, int(seconds / light)), 0)
     whole = (marks[-1] - marks[TRIAL]) / (TRIAL - 1)
     return trained(max(1, int(LIGHT * seconds / light)), max(1, int((1 - LIGHT) * seconds / whole)))
 

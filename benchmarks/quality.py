@@ -8,15 +8,19 @@ Usage::
 Two tasks: ``window`` finds the last W events of users with long enough histories, as a set; ``next`` the last event of
 every user. All items are ranked, those that a user had are left out (but not where people buy again). Every learner
 gets the same seconds of CPU time on one thread, beside a few steps that find how many fit in; texts were embedded
-before, by MiniLM. Intervals are 95 % bootstrap intervals over users, of the mean over seeds.
+before, by MiniLM. Seeds are trained side by side, one process a core. Intervals are 95 % bootstrap intervals over
+users, of the mean over seeds.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +29,8 @@ import numpy.typing as npt
 import torch
 import typer
 
-from benchmarks import hymirec_forms
-from benchmarks.hymirec_forms import FORMS
+from benchmarks import rectools
+from benchmarks.hymirec_forms import FORMS, Trainer
 from benchmarks.quality_data import LOGS, WINDOWS, Log, LogName, Task, load
 from benchmarks.report import Check, Results
 from benchmarks.sequence_peers import ComiRec, SASRec
@@ -49,7 +53,10 @@ COUNTING: dict[str, Callable[[], Baseline]] = {
 # SASRec and ComiRec: dimensions, positions, dropout. On the validation events of Beauty .5 was tried beside .3.
 SEQUENCES = {"ml-1m": (64, 50, 0.2), "online-retail": (64, 50, 0.3)}
 SPARSE = (64, 20, 0.5)
+PARTS = {"window": "window", "next": "next_item"}  # task → its field in Log
+LENGTHS = {"1-4": (1, 5), "5-19": (5, 20), "20-99": (20, 100), "100+": (100, None)}
 PER_USER = dict[str, dict[str, npt.NDArray[np.float64]]]
+Ranker = Callable[[Histories], Ints]
 
 
 def main(
@@ -59,76 +66,134 @@ def main(
     only: Annotated[list[str], typer.Option(help="Contenders; all by default.")] = [],  # noqa: B006
     validation: Annotated[bool, typer.Option(help="Rank what comes before the held-out events.")] = False,
     shared: Annotated[Path, typer.Option(help="Folder of the logs.")] = Path("../shared/data"),
+    processes: Annotated[int, typer.Option(help="Side by side.")] = os.cpu_count() or 1,
 ) -> None:
     """Train every contender and write benchmarks/results/quality-DATA.json (quality-DATA-validation.json)."""
     if data not in LOGS:
         raise SystemExit(f"error: --data is {data}; allowed: {', '.join(LOGS)}")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    known = [*FORMS, *LEARNING, *COUNTING]
+    if unknown := set(only) - set(known):
+        raise SystemExit(f"error: --only is {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     name: LogName = data
-    log = load(name, shared, validation=validation)
+    load(name, shared, validation=validation)  # embeds the texts, once for all processes
+    chosen = [title for title in known if not only or title in only]
+    # Forms share stage 1, so they stay in one process.
+    mine, others = [t for t in chosen if t in FORMS], [t for t in chosen if t in LEARNING]
+    jobs = [(seed, part) for seed in range(seeds) for part in (mine, others) if part]
+    jobs.append((0, [title for title in chosen if title in COUNTING]))
+    runs: dict[str, list[Run]] = {title: [] for title in chosen}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        train = partial(trained, name, shared, validation, seconds)
+        for found in pool.map(train, *zip(*jobs, strict=True)):
+            for title, run in found.items():
+                runs[title].append(run)
     results = Results(f"quality-{name}" + "-validation" * validation)
-    mine: PER_USER | None = None
-    for title, train in contenders(name, seconds).items():
-        if only and title not in only:
-            continue
-        learns = title not in COUNTING
-        row, per_user = measure(log, train, seeds if learns else 1)
-        if title == MINE:
-            mine = per_user
-        elif mine is not None:
-            row |= lead(mine, per_user)
-        results.add({"name": title, "seconds": seconds if learns else 0} | row)
+    ahead = mean_over_seeds(runs[MINE]) if MINE in runs else None
+    for title, of_title in runs.items():
+        row = {"name": title, "seconds": 0 if title in COUNTING else seconds} | figures(of_title)
+        if ahead is not None and title != MINE:
+            row |= lead(ahead, mean_over_seeds(of_title))
+        results.add(row)
     results.checks = checks(results.rows)
     print(f"written: {results.write()}")
     results.show()
 
 
-def contenders(name: LogName, seconds: float) -> dict[str, Callable[[Log, int], Callable[[Histories], Ints]]]:
-    """What trains on a log with a seed and then ranks; HyMiRec comes first, so that the others are set beside it."""
-    window = WINDOWS[name].events
-    made: dict[str, Any] = {
-        title: lambda log, seed, form=form: hymirec_forms.fit(form, log, window, seconds, seed)
-        for title, form in FORMS.items()
-    }
-    for title, kind in {"SASRec": SASRec, "ComiRec-SA": ComiRec}.items():
-        made[title] = lambda log, seed, kind=kind: _sequence(kind, log, seconds, seed)
-    for title, baseline in COUNTING.items():
-        made[title] = lambda log, seed, baseline=baseline: _counting(baseline(), log)
-    return made
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one training found."""
+
+    per_user: PER_USER
+    newcomer: float
+    """Recall@50 of the next items by the list of someone without a history."""
+    coverage: float
+    """Share of the items that are in the first 50 of anybody's list (window)."""
 
 
-def _sequence(kind: type[SASRec | ComiRec], log: Log, seconds: float, seed: int) -> Callable[[Histories], Ints]:
+def trained(
+    name: LogName, shared: Path, validation: bool, seconds: float, seed: int, titles: list[str]
+) -> dict[str, Run]:
+    """Train these contenders with a seed, one after the other, and rank."""
+    torch.set_num_threads(1)
+    log = load(name, shared, validation=validation)
+    found = {}
+    for title, ranker in rankers(log, titles, seconds, seed):
+        found[title] = measure(log, ranker)
+        recall = found[title].per_user["window"]["recall@50"].mean()
+        print(f"{name}, seed {seed}, {title}: recall@50 {recall:.4f}", flush=True)
+    return found
+
+
+def rankers(log: Log, titles: list[str], seconds: float, seed: int) -> Iterator[tuple[str, Ranker]]:
+    """Train contenders, each when it is asked for."""
+    forms = Trainer(log, WINDOWS[log.name].events, seconds, seed)
+    for title in titles:
+        if title in FORMS:
+            yield title, forms.fit(FORMS[title])
+        elif title in LEARNING:
+            yield title, LEARNING[title](log, seconds, seed)
+        else:
+            baseline = COUNTING[title]()
+            baseline.fit(log.train, log.items, int(log.train.timestamps.max()) + 1)
+            yield title, partial(rank, baseline, n=200, mask_seen=log.mask_seen)
+
+
+def _sequence(kind: type[SASRec | ComiRec], log: Log, seconds: float, seed: int) -> Ranker:
     began = time.process_time()
     model = kind(log, *SEQUENCES.get(log.name, SPARSE), seed)
     model.fit(log, seconds - (time.process_time() - began), seed)
     return partial(model.rank, mask_seen=log.mask_seen)
 
 
-def _counting(baseline: Baseline, log: Log) -> Callable[[Histories], Ints]:
-    baseline.fit(log.train, log.items, int(log.train.timestamps.max()) + 1)
-    return partial(rank, baseline, n=200, mask_seen=log.mask_seen)
+def _rectools(log: Log, seconds: float, seed: int) -> Ranker:
+    return rectools.fit(log, *SEQUENCES.get(log.name, SPARSE), seconds, seed)
 
 
-def measure(
-    log: Log, train: Callable[[Log, int], Callable[[Histories], Ints]], seeds: int
-) -> tuple[dict[str, Any], PER_USER]:
-    """Means over users and seeds with their intervals, and the figures of each user (means over seeds)."""
-    tasks: dict[str, Task] = {"window": log.window, "next": log.next_item}
-    runs: list[PER_USER] = []
-    covered = []
-    for seed in range(seeds):
-        ranker = train(log, seed)
-        lists = {task: ranker(about.past) for task, about in tasks.items()}
-        runs.append({t: {m: f(lists[t], tasks[t].relevant) for m, f in METRICS.items()} for t in tasks})
-        covered.append(metrics.coverage(lists["window"], log.items, 50))
-    per_user = {t: {m: np.mean([run[t][m] for run in runs], axis=0) for m in METRICS} for t in tasks}
-    row: dict[str, Any] = {}
-    for task, figures in per_user.items():
-        for metric, values in figures.items():
-            found = metrics.bootstrap(values, 1000, seed=0)
+LEARNING: dict[str, Callable[[Log, float, int], Ranker]] = {
+    "SASRec": partial(_sequence, SASRec),
+    "ComiRec-SA": partial(_sequence, ComiRec),
+    "SASRec of RecTools": _rectools,
+}
+
+
+def measure(log: Log, ranker: Ranker) -> Run:
+    """Figures of each user."""
+    tasks: dict[str, Task] = {task: getattr(log, field) for task, field in PARTS.items()}
+    lists = {task: ranker(about.past) for task, about in tasks.items()}
+    per_user = {t: {m: f(lists[t], tasks[t].relevant) for m, f in METRICS.items()} for t in tasks}
+    some = log.next_item.past.of_users(np.arange(1))
+    nobody = Histories(some.user_ids.repeat(2), np.append(0, some.offsets), some.items, some.timestamps)
+    same = np.repeat(ranker(nobody)[:1], len(log.next_item.past), axis=0)
+    newcomer = float(METRICS["recall@50"](same, log.next_item.relevant).mean())
+    lengths = np.diff(log.next_item.past.offsets).astype(np.float64)
+    per_user["next"]["length"] = lengths
+    return Run(per_user, newcomer, metrics.coverage(lists["window"], log.items, 50))
+
+
+def mean_over_seeds(runs: list[Run]) -> PER_USER:
+    """Figures of each user."""
+    return {
+        task: {m: np.mean([run.per_user[task][m] for run in runs], axis=0) for m in figures}
+        for task, figures in runs[0].per_user.items()
+    }
+
+
+def figures(runs: list[Run]) -> dict[str, Any]:
+    """Means over users and seeds with their intervals; recall@50 of the next item by the length of the history."""
+    per_user, row = mean_over_seeds(runs), dict[str, Any]()
+    for task, of_task in per_user.items():
+        for metric in METRICS:
+            found = metrics.bootstrap(of_task[metric], 1000, seed=0)
             row[f"{task} {metric}"] = [round(float(x), 4) for x in (found.mean, found.low, found.high)]
-    spread = [float(run["window"]["recall@50"].mean()) for run in runs]
-    return row | {"window recall@50 by seed": spread, "window coverage@50": float(np.mean(covered))}, per_user
+    row["window recall@50 by seed"] = [round(float(run.per_user["window"]["recall@50"].mean()), 4) for run in runs]
+    row["window coverage@50"] = round(float(np.mean([run.coverage for run in runs])), 4)
+    lengths, recall = per_user["next"]["length"], per_user["next"]["recall@50"]
+    row["next recall@50 by length"] = {"0": round(float(np.mean([run.newcomer for run in runs])), 4)} | {
+        label: round(float(recall[chosen].mean()), 4)
+        for label, (low, high) in LENGTHS.items()
+        if (chosen := (lengths >= low) & (lengths < (high or np.inf))).any()
+    }
+    return row
 
 
 def lead(mine: PER_USER, theirs: PER_USER) -> dict[str, Any]:
@@ -141,23 +206,28 @@ def lead(mine: PER_USER, theirs: PER_USER) -> dict[str, Any]:
 
 
 def checks(rows: list[dict[str, Any]]) -> list[Check]:
-    """What was asked for: ahead of every peer on the window, not below SASRec on the next item, codes at no loss."""
-    mine = next((row for row in rows if row["name"] == MINE), None)
+    """What was asked for: ahead of every peer on the window, not below SASRec on the next item, codes at no loss, and
+    no kind of user worse off than by popularity or one interest."""
+    by_name = {row["name"]: row for row in rows}
+    mine = by_name.get(MINE)
     if mine is None:
         return []
     found = []
-    for row in rows:
-        if row["name"] in (MINE, "HyMiRec, full vectors instead of codes", "stage 1 alone"):
+    for name, row in by_name.items():
+        if name.startswith(MINE) or name == "stage 1 alone":
             continue
-        figures = ["window recall@50", "window recall@200"]
-        figures += ["next recall@10", "next ndcg@10"] if row["name"] == "SASRec" else []
-        for figure in figures:
+        wanted = ["window recall@50", "window recall@200"]
+        wanted += ["next recall@10", "next ndcg@10"] if name.startswith("SASRec") else []
+        for figure in wanted:
             value, bound = mine[figure][0], row[figure][0]
-            found.append(Check(f"{figure}: {row['name']}", value, bound, value >= bound))
-    for row in rows:
-        if row["name"] == "HyMiRec, full vectors instead of codes":
-            kept = mine["window recall@50"][0] / row["window recall@50"][0]
-            found.append(Check("window recall@50 from codes / from full vectors", kept, 0.99, kept >= 0.99))
+            found.append(Check(f"{figure}: {name}", value, bound, value >= bound))
+        if name in ("popularity", "one interest, window (control)"):
+            for label, bound in row["next recall@50 by length"].items():
+                value = mine["next recall@50 by length"][label]
+                found.append(Check(f"next recall@50, {label} events: {name}", value, bound, value >= bound))
+    if full := by_name.get("HyMiRec, full vectors instead of codes"):
+        kept = mine["window recall@50"][0] / full["window recall@50"][0]
+        found.append(Check("window recall@50 from codes / from full vectors", kept, 0.99, kept >= 0.99))
     return found
 
 

@@ -169,7 +169,7 @@ class RecommenderConfig:
     """Pretrained language model of the LLM recommender: as ``EncoderConfig.weights``."""
     backbone_layers: int = 2
     """First N transformer layers of it that are used (0 = all)."""
-    interests: int = 4
+    interests: int = 8
     """K: interests a user."""
     coarse_interests: int = 8
     """M: coarse interests that the light recommender hands on."""
@@ -195,9 +195,9 @@ class RecommenderTrainingConfig:
     """Stage 2: how the recommender is trained."""
 
     light_steps: int = 400
-    """Steps that train the light recommender alone, before the LLM joins."""
+    """Steps that train the light recommender alone, before the LLM joins (0 = none)."""
     steps: int = 200
-    """Steps that train the whole recommender."""
+    """Steps that train the whole recommender (0 = none)."""
     batch_users: int = 64
     """Users a step; several devices share them out."""
     window: int = 10
@@ -228,7 +228,7 @@ class RecommenderTrainingConfig:
     """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch_users", "window", "negatives", "clip_norm")
+        _positive(self, "batch_users", "window", "negatives", "clip_norm")
         _positive(self, "learning_rate", "backbone_learning_rate")
         _share(self, "warmup", "false_negative_cosine", "recent")
 

@@ -81,7 +81,8 @@ class HyMiRec(nn.Module):
                 f"history: seen vectors of length {history_BNd.shape[-1]}; allowed: {self.dim}, the model's"
             )
         coarse_BMd = self.light(history_BNd, ages_BN, mask_BN)
-        return coarse_BMd, self.llm(coarse_BMd, history_BNd, ages_BN, mask_BN)
+        interest_BKd = self.llm(coarse_BMd, history_BNd, ages_BN, mask_BN)
+        return coarse_BMd, self.light.or_newcomer(interest_BKd, mask_BN)
 
     def save(self, folder: Path) -> None:
         """Write model.safetensors and config.json."""

@@ -11,20 +11,19 @@ from torch import Tensor, nn
 
 from hymirec_model.errors import require
 from hymirec_model.histories import AGE_BUCKETS, RANK_BUCKETS, rank_buckets, rank_of_bucket
-from hymirec_model.matching import cluster_targets
+from hymirec_model.taste_groups import taste_groups
 
 CORRECTION = 0.1  # of the learnt correction's pace: at 1 it first learns what is popular, at the cost of one's own
-# How sharply a coarse interest starts out on its region. On groceries, before any training, recall@50 was .231 for one
-# interest, .234 for eight with 2, and .231 for eight with 4.
-FOCUS = 2.0
 
 
 class LightRecommender(nn.Module):
-    """Each coarse interest pools the history once by an attention of its own; the cost is linear in N.
+    """Each coarse interest pools the whole history, and one group of its items more than the others.
 
-    A coarse interest is the direction of what its attention pools in item space plus a learnt correction, which starts
-    at zero: before any training it is a mean of the history's items, in its own region (see :meth:`spread`) and with
-    more weight on new ones (see :meth:`set_recency`).
+    The groups are a user's own (:mod:`hymirec_model.taste_groups`): nobody needs to have an interest in everything
+    that a catalogue has, and one person's eight interests may all lie in one corner of it. A coarse interest is the
+    direction of what its attention pools in item space, a share ``breadth`` of it from its group alone, plus a learnt
+    correction, which starts at zero. Before any training all are the same mean of the history's items, with more
+    weight on new ones (see :meth:`set_recency`); :meth:`set_breadth` draws them apart. The cost is linear in N.
 
     An event is known by its item, its age, and its rank from the newest: ages say nothing where people rate a hundred
     films in one evening.
@@ -43,7 +42,7 @@ class LightRecommender(nn.Module):
         super().__init__()
         # The last coordinate of an item vector only makes its length 1 (item_space.py): it says nothing of taste.
         self.taste = nn.Parameter(torch.cat([torch.ones(dim - 1), torch.zeros(1)]))
-        self.look = nn.Parameter(torch.zeros(interests, dim))  # where in item space an interest looks
+        self.breadth = nn.Parameter(torch.zeros(interests))
         self.read = nn.Linear(dim, width)
         self.age = nn.Embedding(AGE_BUCKETS, width)
         self.norm = nn.LayerNorm(width)
@@ -61,7 +60,8 @@ class LightRecommender(nn.Module):
             nn.LayerNorm(width),
         )
         self.write = nn.Linear(width, dim)
-        self.nobody = nn.Parameter(torch.randn(interests, dim) * dim**-0.5)  # interests of an empty history
+        self.newcomer: Tensor
+        self.register_buffer("newcomer", torch.full((dim,), dim**-0.5))  # every interest of an empty history
         for weight in (self.age.weight, self.rank.weight):
             nn.init.normal_(weight, std=0.02)
         for weight in (self.attend.weight, self.write.weight, self.age_bias.weight, self.rank_bias.weight):
@@ -90,23 +90,13 @@ class LightRecommender(nn.Module):
             "and item_space.dim say; train the item space again",
         )
         for name, mine in self.named_parameters():
-            mine.copy_(other.get_parameter(name).expand_as(mine))  # one interest's row or column for all
+            if name != "breadth":  # which one interest has no use for
+                mine.copy_(other.get_parameter(name).expand_as(mine))  # one interest's row or column for all
 
     @torch.no_grad()
-    def spread(self, vectors: Tensor, seed: int = 0) -> None:
-        """Let every coarse interest start on a region of its own: those of a cosine k-means of item vectors.
-
-        Parameters
-        ----------
-        vectors : Tensor of shape (n, d)
-            Vectors of well-known items; all pairs are compared, so some thousands at most.
-        seed : int, default=0
-        """
-        tastes_nd = vectors * self.taste
-        tastes_nd = tastes_nd - tastes_nd.mean(0)  # else all regions lie around the popular ones
-        every_1n = torch.ones(1, len(vectors), dtype=torch.bool, device=vectors.device)
-        centres_1Md, _, _ = cluster_targets(tastes_nd[None], every_1n, len(self.look), seed)
-        self.look.add_(FOCUS * centres_1Md[0])
+    def set_breadth(self, share: float) -> None:
+        """Let every interest take so much from its own group of the history at the start, and the rest from all."""
+        self.breadth.fill_(share)
 
     def forward(self, history_BNd: Tensor, ages_BN: Tensor, mask_BN: Tensor) -> Tensor:
         """Return coarse interests of shape (B, M, d), unit vectors.
@@ -124,13 +114,23 @@ class LightRecommender(nn.Module):
         directions_BNd = F.normalize(tastes_BNd, dim=-1)
         ranks_N = rank_buckets(history_BNd.shape[1]).to(ages_BN.device)
         events_BNw = self.norm(self.read(directions_BNd) + self.age(ages_BN) + self.rank(ranks_N))
-        logits_BNM = self.attend(events_BNw) + directions_BNd @ self.look.T + self.age_bias(ages_BN)
-        logits_BNM = logits_BNM + self.rank_bias(ranks_N)
+        logits_BNM = self.attend(events_BNw) + self.age_bias(ages_BN) + self.rank_bias(ranks_N)
         logits_BNM = logits_BNM.float().masked_fill(~mask_BN[..., None], -1e9)
-        attention_BMN = torch.softmax(logits_BNM, dim=1).transpose(1, 2).to(tastes_BNd.dtype)
-        hidden_BMw = self.start + attention_BMN @ self.values(events_BNw)
+        attention_BMN = torch.softmax(logits_BNM, dim=1).mT
+        whole_BMd = F.normalize(attention_BMN @ tastes_BNd.float(), dim=-1)
+        if self.breadth.shape[0] > 1:
+            groups_BMN = taste_groups(directions_BNd, attention_BMN.mean(1), mask_BN, len(self.breadth)).mT
+            inside_BMN = attention_BMN * groups_BMN
+            inside_BMN = inside_BMN / inside_BMN.sum(-1, keepdim=True).clamp_min(1e-9)
+            group_BMd = F.normalize(inside_BMN @ tastes_BNd.float(), dim=-1)
+            share_M1 = self.breadth[:, None]
+            whole_BMd = F.normalize((1 - share_M1) * whole_BMd + share_M1 * group_BMd, dim=-1)
+            attention_BMN = (1 - share_M1) * attention_BMN + share_M1 * inside_BMN
+        hidden_BMw = self.start + attention_BMN.to(events_BNw.dtype) @ self.values(events_BNw)
         hidden_BMw = hidden_BMw + self.think(hidden_BMw)
-        pooled_BMd = F.normalize((attention_BMN @ tastes_BNd).float(), dim=-1)
-        coarse_BMd = pooled_BMd + CORRECTION * self.write(hidden_BMw).float()
-        coarse_BMd = torch.where(mask_BN.any(1)[:, None, None], coarse_BMd, self.nobody)
-        return F.normalize(coarse_BMd, dim=-1)
+        coarse_BMd = whole_BMd + CORRECTION * self.write(hidden_BMw).float()
+        return self.or_newcomer(F.normalize(coarse_BMd, dim=-1), mask_BN)
+
+    def or_newcomer(self, interest_BKd: Tensor, mask_BN: Tensor) -> Tensor:
+        """The interests of users who have a history, and the newcomer's for the others."""
+        return torch.where(mask_BN.any(1)[:, None, None], interest_BKd, self.newcomer)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -34,12 +33,13 @@ from hymirec_model.losses import (
     usage,
 )
 from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.newcomers import popular_direction
 from hymirec_model.shared_batch import processes
 from hymirec_model.validation import Validation
 
 VALIDATION_NEGATIVES = 2048
 SCALE_PACE = 5  # the scale's learning rate over the others': it has a long way to go in few steps
-SPREAD_ITEMS = 2000  # most bought items, whose regions the coarse interests start on
+BREADTHS = (0.0, 0.25, 0.5, 0.75)  # shares of an own group that coarse interests may start with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +123,8 @@ def train_recommender(
     config: RecommenderTrainingConfig,
     report: Report,
     device: torch.device,
+    *,
+    mask_seen: bool,
 ) -> dict[str, float]:
     """Train ``model`` in place.
 
@@ -140,6 +142,8 @@ def train_recommender(
     config : RecommenderTrainingConfig
     report : callable
     device : torch.device
+    mask_seen : bool
+        Validate as the lists are made where nobody gets what they had.
 
     Returns
     -------
@@ -162,16 +166,15 @@ def train_recommender(
     )
     counts = items.counts_I.numpy()
     negatives_of = NegativeSampler(counts, config.seed)
-    best_known = np.argsort(-counts, kind="stable")[: min(SPREAD_ITEMS, int((counts > 0).sum()))]
-    model.light.spread(items.vectors_Id[torch.from_numpy(best_known)], config.seed)
     step_module = TrainingStep(model, code_table, config).to(device)
     items = items.to(device)
     bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     batches = iter(sampler)
 
     fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
-    validation = Validation(step_module, sampler.held_windows(), items, fixed, device)
+    validation = Validation(step_module, sampler.held_windows(), items, fixed, device, mask_seen=mask_seen)
     figures: dict[str, float] = {}
+    _choose_breadth(model, validation, device)
     done = 0
     for light_only, steps in ((True, config.light_steps), (False, config.steps)):
         if not steps:
@@ -209,8 +212,28 @@ def train_recommender(
                 model.load_state_dict(start)
             phase = "light" if light_only else "llm"
             figures |= {f"validation_recall_before_{phase}": before, f"validation_recall_after_{phase}": after}
+    model.light.newcomer.copy_(popular_direction(items.vectors_Id, items.counts_I, float(model.scale.detach())))
     model.eval()
     return figures | validation.losses()
+
+
+def _choose_breadth(model: HyMiRec, validation: Validation, device: torch.device) -> None:
+    """Let the coarse interests start as far apart as finds most on the held windows, without windows half-way.
+
+    Where people's tastes are broad (groceries, gifts) half of each interest from its own group finds a tenth more
+    than none; where they are narrow (films), none finds most.
+    """
+    found: dict[float, float] = {}
+    for share in BREADTHS if model.config.coarse_interests > 1 else ():
+        model.light.set_breadth(share)
+        recall = validation.recall(light_only=True)
+        found[share] = 0.0 if recall is None else recall
+    if found:
+        best = max(found, key=found.__getitem__) if any(found.values()) else 0.5
+        shared = torch.tensor([best], device=device)
+        if dist.is_initialized():
+            dist.broadcast(shared, 0)
+        model.light.set_breadth(float(shared))
 
 
 def _agreed(decision: bool, device: torch.device) -> bool:

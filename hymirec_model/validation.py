@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from hymirec_model import metrics
-from hymirec_model.histories import Batch
+from hymirec_model.histories import Batch, Ints
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.retrieval import Merge, top_items
 
@@ -37,14 +37,25 @@ class Validation:
     negatives : Negatives
         The same for every call, so that losses compare.
     device : torch.device
+    mask_seen : bool
+        Leave the items of a window's history out of the ranking.
     """
 
     def __init__(
-        self, step: TrainingStep, windows: list[Batch], items: Items, negatives: Negatives, device: torch.device
+        self,
+        step: TrainingStep,
+        windows: list[Batch],
+        items: Items,
+        negatives: Negatives,
+        device: torch.device,
+        *,
+        mask_seen: bool,
     ) -> None:
-        self.step, self.items, self.negatives = step, items, negatives
+        self.step, self.items, self.negatives, self.mask_seen = step, items, negatives, mask_seen
         self.windows = [window.to(device) for window in windows]
         self._known = items.counts_I.nonzero()[:, 0]
+        self._place = torch.full_like(items.counts_I, -1)
+        self._place[self._known] = torch.arange(len(self._known), device=self._known.device)
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
@@ -87,10 +98,17 @@ class Validation:
         weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
         weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
-        found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale)
-        ranked = self._known[found].cpu().numpy()
+        seen = self._seen(batch) if self.mask_seen else None
+        found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale, exclude=seen)
+        ranked = np.where(found.cpu().numpy() >= 0, self._known[found].cpu().numpy(), -1)
         targets = [
             np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
         ]
         offsets = np.cumsum([0, *map(len, targets)])
         return metrics.recall_at(ranked, (offsets, np.concatenate(targets)), width)
+
+    def _seen(self, batch: Batch) -> tuple[Ints, Ints]:
+        """Offsets and places in the ranking of what stands in each history."""
+        mask_BN = batch.mask_BN & (self._place[batch.items_BN] >= 0)
+        offsets = np.concatenate([[0], mask_BN.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
+        return offsets, self._place[batch.items_BN][mask_BN].cpu().numpy()

@@ -123,7 +123,10 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
     table = ResidualCodebook.load(wh.local_copy(codebook)).to_module()
     progress = Progress(run, "recommender", training.light_steps + training.steps) if run else None
     report = progress or _silent
-    figures = train_recommender(model, table, items, histories, training, report, training_device())
+    mask_seen = profile.evaluation.mask_seen
+    figures = train_recommender(
+        model, table, items, histories, training, report, training_device(), mask_seen=mask_seen
+    )
     if run is None or progress is None:
         return None
     run.metrics(figures)

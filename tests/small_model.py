@@ -36,8 +36,8 @@ def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
     )
     model = HyMiRec(config, DIM, LlamaModel(llama)).eval()
     with torch.no_grad():  # untrained, all interests of a user are the mean of the history
-        for parameter in (model.light.look, model.light.write.weight):
-            parameter.add_(torch.randn(parameter.shape))
+        model.light.set_breadth(0.5)
+        model.light.write.weight.add_(torch.randn(model.light.write.weight.shape))
     return model
 
 

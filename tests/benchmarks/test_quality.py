@@ -98,8 +98,11 @@ def test_peers_learn(kind: type[SequenceModel], log: Log) -> None:
 
 
 def test_rows_have_intervals_and_leads_are_paired(log: Log) -> None:
-    popular = quality.contenders(NAME, 1)["popularity"]  # type: ignore[arg-type]
-    row, per_user = quality.measure(log, popular, seeds=1)
+    [(_, popular)] = quality.rankers(log, ["popularity"], 1, 0)
+    run = quality.measure(log, popular)
+    row, per_user = quality.figures([run, run]), quality.mean_over_seeds([run, run])
+    assert row["next recall@50 by length"]["0"] == pytest.approx(run.newcomer, abs=1e-4)
+    assert set(row["next recall@50 by length"]) == {"0", "1-4", "5-19"}
     mean, low, high = row["window recall@10"]
     assert low <= mean <= high
     better = {task: {name: values + 0.1 for name, values in figures.items()} for task, figures in per_user.items()}
@@ -110,6 +113,9 @@ def test_rows_have_intervals_and_leads_are_paired(log: Log) -> None:
 def test_checks_name_the_peer_that_is_ahead() -> None:
     figures = ("window recall@50", "window recall@200", "next recall@10", "next ndcg@10")
     row = partial(dict, **{figure: [0.3, 0.2, 0.4] for figure in figures})
+    by_length = {"next recall@50 by length": {"0": 0.1, "1-4": 0.2}}
     rows = [row(name="HyMiRec"), row(name="SASRec") | {"next ndcg@10": [0.31, 0.3, 0.4]}, row(name="popularity")]
+    rows[0] |= by_length
+    rows[2] |= {"next recall@50 by length": {"0": 0.1, "1-4": 0.21}}
     failed = [check.name for check in quality.checks(rows) if not check.holds]
-    assert failed == ["next ndcg@10: SASRec"]
+    assert failed == ["next ndcg@10: SASRec", "next recall@50, 1-4 events: popularity"]

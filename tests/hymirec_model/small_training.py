@@ -91,6 +91,7 @@ def train(
         config,
         lambda step, metrics: curve.append((step, metrics)),
         torch.device("cpu"),
+        mask_seen=False,
     )
     return figures, curve, model
 

@@ -60,3 +60,25 @@ def test_a_start_of_another_width_is_refused() -> None:
         InputError, match=r"seen \(width, dim\) \(5, 6\); allowed: \(8, 6\).*train the item space again"
     ):
         LightRecommender(D, M, W).start_from(LightRecommender(D, 1, 5))
+
+
+def test_breadth_draws_interests_to_a_users_own_groups() -> None:
+    torch.manual_seed(3)
+    light = LightRecommender(D, 2, W)
+    axes = torch.eye(D)[[0, 0, 0, 1]][None]  # three of one taste, one of another
+    ages, mask = torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool)
+    light.set_breadth(1.0)
+    torch.testing.assert_close(light(axes, ages, mask)[0].sort(0).values, torch.eye(D)[[0, 1]].sort(0).values)
+    light.set_breadth(0.5)
+    whole = F.normalize(torch.tensor([3.0, 1, 0, 0, 0, 0]), dim=0)
+    expected = F.normalize(whole + torch.eye(D)[[0, 1]], dim=-1)
+    torch.testing.assert_close(light(axes, ages, mask)[0], expected)
+
+
+def test_one_taste_is_every_interest() -> None:
+    torch.manual_seed(4)
+    light = LightRecommender(D, M, W)
+    light.set_breadth(0.5)
+    same = torch.eye(D)[[2, 2, 2]][None]
+    found = light(same, torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(found, torch.eye(D)[2].expand(1, M, D))
