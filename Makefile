@@ -64,7 +64,8 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 	@$(REFRESH) trigger
 
 ##@ Measuring
-.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed bench-faults bench-scale
+.PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed
+.PHONY: bench-faults bench-scale bench-matching
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -95,6 +96,9 @@ bench-embed: setup ## Our content encoder beside sentence-transformers on the sa
 
 bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS="--only kill --kills 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.faults $(ARGS)
+
+bench-matching: setup ## Batched matching and clustering beside scipy and numpy, a sample at a time [ARGS="--turns 50"]
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.matching $(ARGS)
 
 ##@ Upkeep
 .PHONY: setup lock lint docs audit clean

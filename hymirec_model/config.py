@@ -181,6 +181,9 @@ class RecommenderConfig:
     """Width of the light recommender's hidden layers."""
     objective: Literal["mixture", "dmil"] = "mixture"
     """``mixture`` trains the score that retrieval uses; ``dmil`` the paper's matching to target clusters."""
+    dmil_negatives: Literal["own", "all"] = "own"
+    """Interests whose scores of the negatives a target of ``dmil`` is held against: the one that answers for it, as in
+    the paper, or all of the user's, which puts interests on one scale."""
     merge: Literal["lse", "max", "calibrated"] = "lse"
     """How K cosines become one score at retrieval."""
     refine: bool = True

@@ -37,10 +37,21 @@ class Batch:
     """Item indices of the next events, oldest first; W = 0 at inference."""
     target_mask_BW: Tensor
 
+    def packed(self) -> Batch:
+        """Return the batch as it travels to a device: six bytes an event instead of seventeen."""
+        kinds = {"items_BN": torch.int32, "ages_BN": torch.uint8, "targets_BW": torch.int32}
+        return replace(self, **{name: getattr(self, name).to(kind) for name, kind in kinds.items()})
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        names = ("items_BN", "ages_BN", "mask_BN", "targets_BW", "target_mask_BW")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        if device == self.items_BN.device:
+            return self
+        sent = {name: tensor.to(device, non_blocking=True) for name, tensor in vars(self.packed()).items()}
+        return Batch(**{name: tensor if "mask" in name else tensor.long() for name, tensor in sent.items()})
+
+    def nbytes(self) -> int:
+        """Bytes of all its numbers."""
+        return sum(tensor.nbytes for tensor in vars(self).values())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Shapes: B users, W targets, K interests, n shared negatives, d dimensions.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -52,8 +53,7 @@ def mixture_loss(
 ) -> Tensor:
     """InfoNCE on the score that retrieval uses: s(i) = logsumexp over k of scale · u_k · e_i."""
     positive_BW = torch.logsumexp(scale * (target_BWd @ interest_BKd.transpose(1, 2)), dim=-1)
-    negative_Bn = torch.logsumexp(scale * (interest_BKd @ negative_nd.T), dim=1) + bias_n
-    return info_nce(positive_BW, negative_Bn[:, None], false_BWn, mask_BW)
+    return info_nce(positive_BW, _any_interest(interest_BKd, negative_nd, scale, bias_n), false_BWn, mask_BW)
 
 
 def dmil_loss(
@@ -65,11 +65,15 @@ def dmil_loss(
     scale: Tensor,
     bias_n: Tensor,
     seed: int,
+    *,
+    negatives_of: Literal["own", "all"] = "own",
 ) -> Tensor:
     """Disentangled multi-interest learning (HyMiRec, arXiv 2510.13738): one interest answers for each target.
 
     The targets are clustered into K groups, the groups matched one to one to the interests (largest total cosine), and
-    each target is trained against its group's interest. Clusters and matching carry no gradient.
+    each target is trained against its group's interest. Clusters and matching carry no gradient. The negatives' scores
+    are those of that interest (``own``, the paper), or of every interest of the user (``all``): an interest that scores
+    higher than the others everywhere then costs their targets, too.
     """
     with torch.no_grad():
         centre_BKd, label_BW, valid_BK = cluster_targets(target_BWd, mask_BW, interest_BKd.shape[1], seed)
@@ -79,8 +83,16 @@ def dmil_loss(
         owner_BW = owner_BWK.long().argmax(-1)
     own_BWd = interest_BKd.gather(1, owner_BW[..., None].expand(-1, -1, interest_BKd.shape[2]))
     positive_BW = scale * (own_BWd * target_BWd).sum(-1)
-    negative_BWn = scale * (own_BWd @ negative_nd.T) + bias_n
+    if negatives_of == "all":
+        negative_BWn = _any_interest(interest_BKd, negative_nd, scale, bias_n)
+    else:
+        negative_BWn = scale * (own_BWd @ negative_nd.T) + bias_n
     return info_nce(positive_BW, negative_BWn, false_BWn, owned_BW)
+
+
+def _any_interest(interest_BKd: Tensor, negative_nd: Tensor, scale: Tensor, bias_n: Tensor) -> Tensor:
+    """Scores of the negatives by all interests of a user together, for any target: (B, 1, n)."""
+    return torch.logsumexp(scale * (interest_BKd @ negative_nd.T), dim=1, keepdim=True) + bias_n
 
 
 def usage(interest_BKd: Tensor, target_BWd: Tensor, mask_BW: Tensor, scale: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Groups of targets, and which interest answers for which group.
 
 Shapes: B samples, W targets of a window, K interests, C clusters of targets, N = max(K, C), P = N!
-permutations, d dimensions. Everything runs on the device of its input and without gradient: both functions
-only decide; the loss differentiates.
+permutations, F = N * N entries of a square, d dimensions. Everything runs on the device of its input and without
+gradient: both functions only decide; the loss differentiates.
 
 References
 ----------
@@ -17,16 +17,16 @@ from itertools import permutations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hymirec_model.errors import InputError
 
-# Up to 5! = 120 permutations are scored in one tensor operation; beyond, an exact solver solves each sample
+# Up to 5! = 120 permutations are scored by one product of matrices; beyond, an exact solver solves each sample
 ENUMERATED = 5
 SAME = 1.0 - 1e-6  # cosine from which two targets count as one
 
 
-@torch.no_grad()
 def match(similarity: Tensor, valid: Tensor) -> Tensor:
     """One-to-one assignment of interests to clusters with the largest total similarity.
 
@@ -36,8 +36,8 @@ def match(similarity: Tensor, valid: Tensor) -> Tensor:
     Parameters
     ----------
     similarity : Tensor of shape (B, K, C), floating point
-        Similarity of every interest to every cluster. Values at invalid clusters are ignored (they may be
-        NaN).
+        Similarity of every interest to every cluster, finite; only values at invalid clusters, which are
+        ignored, may be NaN or infinite.
     valid : Tensor of shape (B, C), bool
         Clusters that exist.
 
@@ -52,28 +52,31 @@ def match(similarity: Tensor, valid: Tensor) -> Tensor:
         If the shapes or types do not fit.
     """
     _check_match(similarity, valid)
-    n_samples, n_interests, n_clusters = similarity.shape
+    _, n_interests, n_clusters = similarity.shape
     side = max(n_interests, n_clusters)
 
-    known_BKC = similarity.double().masked_fill(~valid[:, None, :], 0.0)
-    # Pairing with an invalid cluster while a valid one is left out must never pay.
-    penalty_B11 = (2 * side + 1) * known_BKC.abs().amax(dim=(1, 2), keepdim=True) + 1.0
-    known_BKC = known_BKC - (~valid[:, None, :]) * penalty_B11
-    square_BNN = known_BKC.new_zeros(n_samples, side, side)
-    square_BNN[:, :n_interests, :n_clusters] = known_BKC
+    missing_BC = ~valid
+    # A mask that is as wide as what it covers: broadcast over the interests it costs five times as much on a CPU.
+    missing_BKC = torch.cat([missing_BC] * n_interests, 1).view_as(similarity)
+    square_BNN = similarity.detach().to(torch.float64, copy=True).masked_fill_(missing_BKC, 0.0)
+    if n_clusters > n_interests:  # else every order has a place for each valid cluster
+        # Pairing with an invalid cluster while a valid one is left out must never pay.
+        penalty_B11 = (2 * side + 1) * square_BNN.abs().amax(dim=(1, 2), keepdim=True) + 1.0
+        square_BNN = square_BNN - missing_BKC * penalty_B11
+    if n_clusters != n_interests:
+        square_BNN = F.pad(square_BNN, (0, side - n_clusters, 0, side - n_interests))
+        missing_BC = F.pad(missing_BC, (0, side - n_clusters), value=True)
 
     if side <= ENUMERATED:
-        orders_PN = _orders(side).to(similarity.device)
-        rows_N = torch.arange(side, device=similarity.device)
-        totals_BP = square_BNN[:, rows_N, orders_PN].sum(-1)
-        chosen_BN = orders_PN[totals_BP.argmax(1)]
+        orders_PN, entries_FP = _orders(side, similarity.device)
+        # Double precision holds these sums of single precision exactly but for tiny entries, so ties stay ties.
+        totals_BP = square_BNN.flatten(1) @ entries_FP
+        chosen_BN = orders_PN.index_select(0, totals_BP.argmax(1))
     else:
         chosen_BN = _solve(square_BNN)
 
     chosen_BK = chosen_BN[:, :n_interests]
-    padded_BN = torch.zeros(n_samples, side, dtype=torch.bool, device=valid.device)
-    padded_BN[:, :n_clusters] = valid
-    return chosen_BK.masked_fill(~padded_BN.gather(1, chosen_BK), -1)
+    return chosen_BK.masked_fill_(missing_BC.gather(1, chosen_BK), -1)
 
 
 @torch.no_grad()
@@ -128,19 +131,23 @@ def cluster_targets(
         start_Bk, open_Bk = _farthest_first(cosine_BWW, present_BW, k, seed)
         batch_B1 = torch.arange(n_samples, device=targets.device)[:, None]
         centroid_Bkd = unit_BWd[batch_B1, start_Bk] * open_Bk[..., None]
+        number_k = torch.arange(k, device=targets.device)
         label_BW = torch.full((n_samples, width), -1, device=targets.device)
         for _ in range(iterations):
             fit_BWk = (unit_BWd @ centroid_Bkd.mT).masked_fill(~open_Bk[:, None, :], -torch.inf)
+            before_BW = label_BW
             label_BW = fit_BWk.argmax(-1).masked_fill(~present_BW, -1)
             label_BW = _reseed_empty(label_BW, fit_BWk, twins_BWW, open_Bk)
-            member_BWk = (label_BW[..., None] == torch.arange(k, device=targets.device)).float()
+            if torch.equal(label_BW, before_BW):
+                break  # equal labels have equal means: every further round would find the same
+            member_BWk = (label_BW[..., None] == number_k).float()
             sum_Bkd = member_BWk.mT @ unit_BWd
             norm_Bk = torch.linalg.vector_norm(sum_Bkd, dim=-1)
             # Opposite targets may cancel out: such a cluster keeps the centre it had.
             moved_Bk = norm_Bk > 1e-6
             mean_Bkd = sum_Bkd / norm_Bk.masked_fill(~moved_Bk, 1.0)[..., None]
             centroid_Bkd = torch.where(moved_Bk[..., None], mean_Bkd, centroid_Bkd)
-        held_Bk = open_Bk & (member_BWk.sum(1) > 0)
+        held_Bk = open_Bk & (label_BW[..., None] == number_k).any(1)
     return centroid_Bkd * held_Bk[..., None], label_BW, held_Bk
 
 
@@ -164,9 +171,10 @@ def _farthest_first(cosine_BWW: Tensor, present_BW: Tensor, k: int, seed: int) -
 
 def _reseed_empty(label_BW: Tensor, fit_BWk: Tensor, twins_BWW: Tensor, open_Bk: Tensor) -> Tensor:
     """Give every empty cluster the target (and its twins) that is farthest from its own centre."""
-    k = open_Bk.shape[1]
-    for cluster in range(1, k):
-        empty_B = open_Bk[:, cluster] & ~(label_BW == cluster).any(1)
+    number_k = torch.arange(open_Bk.shape[1], device=label_BW.device)
+    empty_Bk = open_Bk & ~(label_BW[..., None] == number_k).any(1)
+    for cluster in empty_Bk.any(0).nonzero()[:, 0].tolist():  # mostly none
+        empty_B = empty_Bk[:, cluster]
         together_BWW = (label_BW[:, :, None] == label_BW[:, None, :]) & (label_BW >= 0)[:, None, :]
         # Only a cluster that keeps another, different target may give one away.
         spare_BW = (together_BWW.sum(2) > (together_BWW & twins_BWW).sum(2)) & (label_BW >= 0)
@@ -180,9 +188,11 @@ def _reseed_empty(label_BW: Tensor, fit_BWk: Tensor, twins_BWW: Tensor, open_Bk:
 
 
 @cache
-def _orders(side: int) -> Tensor:
-    """All permutations of range(side), in lexicographic order: (side!, side)."""
-    return torch.tensor(list(permutations(range(side))), dtype=torch.long)
+def _orders(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All permutations of range(side) in lexicographic order (P, N), and which entries of a square each sums (F, P)."""
+    orders_PN = torch.tensor(list(permutations(range(side))))
+    entries_FP = F.one_hot(orders_PN, side).flatten(1).T.double().contiguous()
+    return orders_PN.to(device), entries_FP.to(device)
 
 
 def _solve(square_BNN: Tensor) -> Tensor:

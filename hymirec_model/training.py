@@ -100,7 +100,8 @@ class TrainingStep(nn.Module):
             share_M = usage(coarse_BMd, target_BWd, mask_BW, scale)
             return coarse_loss + config.balance_loss * balance_loss(share_M), {"loss": coarse_loss}
         if self.model.config.objective == "dmil":
-            loss = dmil_loss(interest_BKd, *known, seed=config.seed + step)
+            negatives_of = self.model.config.dmil_negatives
+            loss = dmil_loss(interest_BKd, *known, seed=config.seed + step, negatives_of=negatives_of)
         else:
             loss = mixture_loss(interest_BKd, *known)
         share_K = usage(interest_BKd, target_BWd, mask_BW, scale)

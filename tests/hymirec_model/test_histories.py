@@ -6,6 +6,7 @@ from itertools import chain, islice, pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,20 @@ def test_newest_events_stand_last_and_there_are_no_targets() -> None:
     assert batch.mask_BN.tolist() == [[False, True], [True, True], [False, False]]
     assert batch.targets_BW.shape == (3, 0)
     assert newest_batch(of([[(1, 1)]]), np.array([0]), 4).items_BN.tolist() == [[0, 0, 0, 1]]
+
+
+def test_a_batch_travels_in_few_bytes_and_arrives_as_it_was() -> None:
+    histories = of([[(item, item * 3600**2) for item in range(9)], [(2**31 - 1, 5)]])
+    batch = window_batch(histories, np.array([0, 1]), np.array([8, 10]), np.full(2, 10**9), 8, 1)
+    packed = batch.packed()
+    for name, tensor in vars(batch).items():
+        assert torch.equal(vars(packed)[name].to(tensor.dtype), tensor), name
+    assert (batch.nbytes(), packed.nbytes()) == (2 * (8 * 17 + 9), 2 * (8 * 6 + 5))
+    arrived = batch.to(torch.device("meta"))  # what a device without memory shows of the way
+    assert {name: tensor.dtype for name, tensor in vars(arrived).items()} == {
+        name: tensor.dtype for name, tensor in vars(batch).items()
+    }
+    assert batch.to(torch.device("cpu")) is batch
 
 
 def test_a_day_ends_at_the_next_midnight() -> None:

@@ -143,6 +143,40 @@ def test_dmil_trains_only_the_matched_interests() -> None:
         assert moved == max(pairs, key=lambda pair: pair[0])[1]
 
 
+@pytest.mark.parametrize("negatives_of", ["own", "all"])
+def test_dmil_equals_a_loop_over_targets(negatives_of: str) -> None:
+    """Two kinds of targets far apart and three interests, of which two lie near the kinds."""
+    _, _, mask, negatives, false = parts(3, 4)
+    corners = torch.eye(D)
+    kinds = F.normalize(corners[[0, 1]] + 0.1 * unit(B, 2, seed=2), dim=-1)
+    targets = kinds[:, [0, 1, 0, 1]]
+    interests = F.normalize(corners[[5, 1, 0]] + 0.2 * unit(B, 3, seed=1), dim=-1)
+    false[1, 2, 3:9] = True
+    mask[0, 1] = False
+    bias, rows = torch.linspace(-1, 1, N), []
+    for user in range(B):
+        for place in mask[user].nonzero()[:, 0].tolist():
+            answers = (2, 1, 2, 1)[place]
+            scores = SCALE * (interests[user] @ negatives[~false[user, place]].T) + bias[~false[user, place]]
+            rivals = scores[answers] if negatives_of == "own" else scores.flatten()
+            own = SCALE * (interests[user, answers] @ targets[user, place])
+            rows.append(F.cross_entropy(torch.cat([own[None], rivals])[None], torch.zeros(1, dtype=torch.long)))
+    found = dmil_loss(interests, targets, mask, negatives, false, SCALE, bias, seed=0, negatives_of=negatives_of)
+    torch.testing.assert_close(found, torch.stack(rows).mean())
+
+
+def test_negatives_of_all_interests_reach_those_that_answer_for_nothing() -> None:
+    interests, targets, mask, negatives, false = parts()
+    targets = targets[:, :1].expand(-1, W, -1)  # one kind: one interest answers
+    moved = {}
+    for negatives_of in ("own", "all"):
+        leaf = interests.clone().requires_grad_()
+        dmil_loss(leaf, targets, mask, negatives, false, SCALE, NO_BIAS, 0, negatives_of=negatives_of).backward()
+        assert leaf.grad is not None
+        moved[negatives_of] = (leaf.grad.abs().sum(-1) > 0).sum(1).tolist()
+    assert moved == {"own": [1] * B, "all": [K] * B}
+
+
 def test_loss_falls_as_interests_approach_their_targets() -> None:
     interests, targets, mask, negatives, false = parts(W, W)
     for loss, extra in ((mixture_loss, {}), (dmil_loss, {"seed": 0})):

@@ -23,10 +23,10 @@ def scipy_total(similarity: np.ndarray, valid: np.ndarray) -> tuple[float, int]:
 @pytest.mark.parametrize("ties", [False, True])
 def test_match_equals_scipy(n_interests: int, n_clusters: int, ties: bool) -> None:
     rng = np.random.default_rng(n_interests * 10 + n_clusters)
-    similarity = rng.uniform(-1, 1, (500, n_interests, n_clusters)).astype(np.float32)
+    similarity = rng.uniform(-1, 1, (600, n_interests, n_clusters)).astype(np.float32)
     if ties:
         similarity = np.round(similarity * 2) / 2
-    valid = rng.random((500, n_clusters)) < 0.7
+    valid = rng.random((600, n_clusters)) < 0.7
     poisoned = np.where(valid[:, None, :], similarity, np.nan)
 
     assignment = match(torch.from_numpy(poisoned), torch.from_numpy(valid)).numpy()
@@ -38,6 +38,21 @@ def test_match_equals_scipy(n_interests: int, n_clusters: int, ties: bool) -> No
         total, pairs = scipy_total(matrix, exists)
         assert len(matched) == pairs
         assert matrix[matched, row[matched]].astype(np.float64).sum() == pytest.approx(total, abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [3, 4, 5])
+def test_equal_totals_resolve_by_position(side: int) -> None:
+    """Whatever the common value: sums that rounded differently would pick one of the orders by chance."""
+    value = torch.rand(300, 1, 1, generator=torch.Generator().manual_seed(side)).expand(-1, side, side)
+    found = match(value, torch.ones(300, side, dtype=torch.bool))
+    assert torch.equal(found, torch.arange(side).expand(300, -1))
+
+
+def test_match_carries_no_gradient_and_leaves_its_input_alone() -> None:
+    similarity = torch.rand(4, 3, 3, dtype=torch.float64, requires_grad=True)
+    before, valid = similarity.detach().clone(), torch.tensor([True, True, False]).expand(4, -1)
+    assert not match(similarity, valid).requires_grad
+    assert torch.equal(similarity.detach(), before)
 
 
 def test_match_of_no_samples_is_empty() -> None:
