@@ -203,6 +203,9 @@ class RecommenderTrainingConfig:
     """Steps that train the whole recommender (0 = none)."""
     batch_users: int = 64
     """Users a step; several devices share them out."""
+    accumulation: int = 1
+    """Parts that a device reads its users of a step in, one after another, where memory is short. The gradient stays
+    that of the whole batch; from 2 on, a step takes one forward pass more."""
     window: int = 10
     """W: targets a user, the next events after the cut position."""
     recent: float = 0.3
@@ -227,12 +230,27 @@ class RecommenderTrainingConfig:
     """``auto`` is bfloat16 on CUDA and float32 on the CPU."""
     validation_users: int = 512
     """Most users whose last window before the cut is left out of training and measures the model after it."""
+    validate_steps: int = 0
+    """Steps between measurements of the recall on those windows, of which a phase keeps the best weights. 0: only
+    before and after each phase, whose weights stay as they were if it makes the recall worse."""
+    patience: int = 3
+    """Measurements in a row without a better recall that end a phase early; no effect if ``validate_steps`` is 0."""
+    checkpoint_steps: int = 25
+    """Steps between checkpoints, from which a training that was killed goes on (0 = none). One takes about 16 bytes a
+    trained parameter."""
     seed: int = 0
     """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
-        _positive(self, "batch_users", "window", "negatives", "clip_norm")
+        _positive(self, "batch_users", "window", "negatives", "clip_norm", "patience", "accumulation")
         _positive(self, "learning_rate", "backbone_learning_rate")
+        for name, steps in (("validate_steps", self.validate_steps), ("checkpoint_steps", self.checkpoint_steps)):
+            require(steps >= 0, f"RecommenderTrainingConfig.{name} is {steps}; allowed: 0 or more")
+        require(
+            self.accumulation <= self.batch_users,
+            f"RecommenderTrainingConfig.accumulation is {self.accumulation}; allowed: 1 to batch_users, which is "
+            f"{self.batch_users}",
+        )
         _share(self, "warmup", "false_negative_cosine", "recent")
 
 

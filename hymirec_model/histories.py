@@ -275,7 +275,7 @@ class WindowSampler:
         )
         self._part = np.array_split(np.arange(batch_users), shares)[share]
         self.histories, self.history, self.window, self.batch_users = histories, history, window, batch_users
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)  # all that changes from batch to batch
         stamps, offsets, owners = histories.timestamps, histories.offsets, histories.users
         fresh = np.ones(len(stamps), bool)
         fresh[1:] = (stamps[1:] != stamps[:-1]) | (owners[1:] != owners[:-1])
@@ -318,8 +318,8 @@ class WindowSampler:
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            users = self._random.choice(self._users, self.batch_users)
-            picks = self._random.integers(self._starts[users], self._ends[users])
+            users = self.random.choice(self._users, self.batch_users)
+            picks = self.random.integers(self._starts[users], self._ends[users])
             yield self._batch(users[self._part], self._cuts[picks[self._part]])
 
     def held_windows(self) -> list[Batch]:

@@ -44,6 +44,11 @@ class NegativeSampler:
         Events of every item in what training may see.
     seed : int
 
+    Attributes
+    ----------
+    random : numpy.random.Generator
+        All that changes from draw to draw.
+
     Raises
     ------
     InputError
@@ -57,10 +62,10 @@ class NegativeSampler:
         self._items = np.flatnonzero(counts)
         self._bounds = np.cumsum(share[self._items])
         self._bias = -np.log(share[self._items]).astype(np.float32)
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
 
     def draw(self, count: int) -> Negatives:
         """Draw ``count`` negatives."""
-        places = np.searchsorted(self._bounds, self._random.random(count) * self._bounds[-1], side="right")
+        places = np.searchsorted(self._bounds, self.random.random(count) * self._bounds[-1], side="right")
         bias = self._bias[places] - np.float32(np.log(count))
         return Negatives(torch.from_numpy(self._items[places]), torch.from_numpy(bias))

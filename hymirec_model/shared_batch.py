@@ -16,6 +16,24 @@ def processes() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def sum_of_all(number: int, device: torch.device) -> int:
+    """Sum of the processes' numbers; every one of them has to call it."""
+    if not dist.is_initialized():
+        return number
+    shared = torch.tensor([number], device=device)
+    dist.all_reduce(shared)
+    return int(shared.item())
+
+
+def of_the_first(number: float, device: torch.device) -> float:
+    """The first process's number, for all: what they decide by must not differ by rounding."""
+    if not dist.is_initialized():
+        return number
+    shared = torch.tensor([number], dtype=torch.float64, device=device)
+    dist.broadcast(shared, 0)
+    return shared.item()
+
+
 def mean_of_all(rows: Tensor) -> Tensor:
     """Mean over the rows of all processes; every one of them has to call it.
 

@@ -1,45 +1,41 @@
 """Stage 2: the light recommender and the LLM recommender are trained on frozen item vectors.
 
 First the light recommender alone, in cheap steps, then both together with the same loss on the coarse interests as a
-side task. What a phase makes worse on held windows is undone: the loss may fall while retrieval gets worse. Histories
-are read as codes and decoded on the device; targets and negatives are the items' full vectors.
+side task. Of each phase the weights that were best on held windows are kept, if need be those before it: the loss may
+fall while retrieval gets worse. Histories are read as codes and decoded on the device; targets and negatives are the
+items' full vectors.
 
-Shapes: B users, N history positions, W targets, n negatives, K interests, M coarse interests, d item dimensions.
+Shapes: I items, L codes an item, d item dimensions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
+from hymirec_model.checkpoints import Checkpoint, Checkpoints, fingerprint
 from hymirec_model.code_table import CodeTable
 from hymirec_model.config import RecommenderTrainingConfig
 from hymirec_model.devices import repeatable_on_cpu
-from hymirec_model.encoder_training import Report, cosine_rate
-from hymirec_model.histories import Batch, Histories, WindowSampler
+from hymirec_model.encoder_training import Report
+from hymirec_model.errors import require
+from hymirec_model.histories import Histories, WindowSampler
 from hymirec_model.hymirec import HyMiRec
-from hymirec_model.losses import (
-    balance_loss,
-    dmil_loss,
-    masked_negatives,
-    mean_pairwise_cosine,
-    mixture_loss,
-    usage,
-)
-from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.negatives import NegativeSampler
 from hymirec_model.newcomers import popular_direction
-from hymirec_model.shared_batch import processes
+from hymirec_model.shared_batch import of_the_first, processes
+from hymirec_model.training_phase import Phase
+from hymirec_model.training_step import BatchReader, TrainingStep
 from hymirec_model.validation import Validation
 
 VALIDATION_NEGATIVES = 2048
-SCALE_PACE = 5  # the scale's learning rate over the others': it has a long way to go in few steps
-BREADTHS = (0.0, 0.25, 0.5, 0.75)  # shares of an own group that coarse interests may start with
+BREADTHS = (0.0, 0.25, 0.5, 0.75)  # see LightRecommender.set_breadth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,64 +51,13 @@ class Items:
     counts_I: Tensor
     """Events of each item in what training may see, long; negatives are drawn from those that have any."""
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tables by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def to(self, device: torch.device) -> Items:
         """Return the tables on ``device``."""
-        return Items(**{name: getattr(self, name).to(device) for name in self.__slots__})
-
-
-class TrainingStep(nn.Module):
-    """Everything between a batch and its loss, as one module so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, model: HyMiRec, code_table: CodeTable, config: RecommenderTrainingConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-        self.code_table = code_table.requires_grad_(False)
-
-    def forward(
-        self, batch: Batch, items: Items, negatives: Negatives, step: int, *, light_only: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and what to log."""
-        model = self.model
-        history_BNd = self.code_table(items.codes_IL[batch.items_BN], items.generation_I[batch.items_BN])
-        coarse_BMd = model.light(history_BNd, batch.ages_BN, batch.mask_BN)
-        interest_BKd = None if light_only else model.llm(coarse_BMd, history_BNd, batch.ages_BN, batch.mask_BN)
-        # In bfloat16 scores of tens would be told apart in steps of a quarter.
-        with torch.autocast(coarse_BMd.device.type, enabled=False):
-            return self._loss(coarse_BMd, interest_BKd, batch, items, negatives, step)
-
-    def _loss(
-        self,
-        coarse_BMd: Tensor,
-        interest_BKd: Tensor | None,
-        batch: Batch,
-        items: Items,
-        negatives: Negatives,
-        step: int,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        config, scale, mask_BW = self.config, self.model.scale, batch.target_mask_BW
-        target_BWd, negative_nd = items.vectors_Id[batch.targets_BW], items.vectors_Id[negatives.ids]
-        false_BWn = masked_negatives(
-            target_BWd, batch.targets_BW, negative_nd, negatives.ids, config.false_negative_cosine
-        )
-        known = (target_BWd, mask_BW, negative_nd, false_BWn, scale, negatives.bias)
-        coarse_loss = mixture_loss(coarse_BMd, *known)
-        if interest_BKd is None:
-            share_M = usage(coarse_BMd, target_BWd, mask_BW, scale)
-            return coarse_loss + config.balance_loss * balance_loss(share_M), {"loss": coarse_loss}
-        if self.model.config.objective == "dmil":
-            negatives_of = self.model.config.dmil_negatives
-            loss = dmil_loss(interest_BKd, *known, seed=config.seed + step, negatives_of=negatives_of)
-        else:
-            loss = mixture_loss(interest_BKd, *known)
-        share_K = usage(interest_BKd, target_BWd, mask_BW, scale)
-        total = loss + config.coarse_loss * coarse_loss + config.balance_loss * balance_loss(share_K)
-        return total, {
-            "loss": loss,
-            "coarse_loss": coarse_loss,
-            "largest_interest_share": share_K.max(),
-            "pairwise_interest_cosine": mean_pairwise_cosine(interest_BKd),
-            "scale": scale,
-        }
+        return Items(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
 
 @repeatable_on_cpu
@@ -124,6 +69,7 @@ def train_recommender(
     config: RecommenderTrainingConfig,
     report: Report,
     device: torch.device,
+    checkpoints: Checkpoints | None = None,
     *,
     mask_seen: bool,
 ) -> dict[str, float]:
@@ -142,18 +88,28 @@ def train_recommender(
         Only what training may see.
     config : RecommenderTrainingConfig
     report : callable
+        Steps are counted over both phases; where the first ends early, the second still begins after all its steps.
     device : torch.device
+    checkpoints : Checkpoints, optional
+        Where a checkpoint is left every ``config.checkpoint_steps`` steps, by the first process, and where one of the
+        same training is taken up, by all. On the CPU what comes after it is equal to the bit to an undisturbed run.
+        The model must be given as it was at the start.
     mask_seen : bool
-        Validate as the lists are made where nobody gets what they had.
+        Validate as lists are made where nobody gets what they had.
 
     Returns
     -------
     dict
         On the last windows of up to ``config.validation_users`` users, which training does not see: recall@50 before
-        and after each phase, and losses of the coarse interests and of the interests at the end. A phase that lowers
-        the recall is undone.
+        and after each phase and as kept, and losses of the coarse interests and of the interests at the end.
+
+    Raises
+    ------
+    InputError
+        If the processes do not find the same checkpoint.
     """
     rank, world = processes()
+    training = _identity(model, code_table, items, histories, config, device, mask_seen) if checkpoints else {}
     sampler = WindowSampler(
         histories,
         batch_users=config.batch_users,
@@ -167,97 +123,125 @@ def train_recommender(
     )
     counts = items.counts_I.numpy()
     negatives_of = NegativeSampler(counts, config.seed)
-    step_module = TrainingStep(model, code_table, config).to(device)
-    items = items.to(device)
-    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    reader = BatchReader(model, code_table, items.to(device)).to(device)
+    step = TrainingStep(reader, config, device)
+    fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
+    validation = Validation(step, sampler.held_windows(), fixed, device, mask_seen=mask_seen)
+    streams = {"windows": sampler.random, "negatives": negatives_of.random}
     batches = iter(sampler)
 
-    fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
-    validation = Validation(step_module, sampler.held_windows(), items, fixed, device, mask_seen=mask_seen)
-    figures: dict[str, float] = {}
-    _choose_breadth(model, validation, device)
-    done = 0
-    for light_only, steps in ((True, config.light_steps), (False, config.steps)):
-        if not steps:
+    found = checkpoints.read(training) if checkpoints else None
+    _require_the_same(found, device)
+    figures: dict[str, float] = dict(found.facts["figures"]) if found else {}
+    light = Phase("light", 0, config.light_steps, model, config)
+    whole = Phase("llm", config.light_steps, config.steps, model, config)
+    for phase in (light, whole):
+        if not phase.steps or (found and found.facts["phase"] != phase.name):
             continue
-        before = validation.recall(light_only=light_only)
-        start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        groups = _parameter_groups(model, config, light_only)
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-        trained = [p for group in groups for p in group["params"]]
-        call: Callable[..., tuple[Tensor, dict[str, Tensor]]] = step_module
-        if world > 1:
-            call = DistributedDataParallel(step_module, find_unused_parameters=True)
+        measure = _recall_of(validation, phase.light_only, device)
+        if found:
+            _restore(found, phase, streams, device)
+            found = None
+        else:
+            if phase is light or not light.steps:
+                _choose_breadth(model, _recall_of(validation, True, device))
+            phase.begin(measure())
+        step.share()
         model.train()
-        for step in range(steps):
-            factor = cosine_rate(step, steps, 1 + int(config.warmup * steps))
-            for group in optimizer.param_groups:
-                group["lr"] = group["base"] * factor
-            optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                loss, logged = call(
-                    next(batches).to(device),
-                    items,
-                    negatives_of.draw(config.negatives).to(device),
-                    done,
-                    light_only=light_only,
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
-            optimizer.step()
+        while not phase.over:
+            phase.zero_grad()
+            done = phase.first + phase.done
+            batch, negatives = next(batches), negatives_of.draw(config.negatives)
+            logged = step.backward(batch, negatives, done, light_only=phase.light_only)
+            logged["gradient_norm"] = phase.step()
+            if phase.measures and (recall := measure()) is not None:
+                phase.judge(recall)
+                logged["validation_recall"] = recall
             done += 1
-            report(done, {name: value.item() for name, value in logged.items()} | {"gradient_norm": float(norm)})
-        after = validation.recall(light_only=light_only)
-        if before is not None and after is not None:
-            if _agreed(after < before, device):
-                model.load_state_dict(start)
-            phase = "light" if light_only else "llm"
-            figures |= {f"validation_recall_before_{phase}": before, f"validation_recall_after_{phase}": after}
-    model.light.newcomer.copy_(popular_direction(items.vectors_Id, items.counts_I, float(model.scale.detach())))
+            report(done, logged)
+            if checkpoints and rank == 0 and config.checkpoint_steps and done % config.checkpoint_steps == 0:
+                checkpoints.write(training, _checkpoint(phase, figures, streams, device))
+        figures |= phase.end()
+    vectors_Id, counts_I = reader.items.vectors_Id, reader.items.counts_I
+    model.light.newcomer.copy_(popular_direction(vectors_Id, counts_I, float(model.scale.detach())))
     model.eval()
     return figures | validation.losses()
 
 
-def _choose_breadth(model: HyMiRec, validation: Validation, device: torch.device) -> None:
-    """Let the coarse interests start as far apart as finds most on the held windows, without windows half-way.
+def _identity(
+    model: HyMiRec,
+    code_table: CodeTable,
+    items: Items,
+    histories: Histories,
+    config: RecommenderTrainingConfig,
+    device: torch.device,
+    mask_seen: bool,
+) -> dict[str, str]:
+    """Fingerprints of all that decides what the training comes to, but for rounding."""
+    settings = [dataclasses.asdict(dataclasses.replace(config, checkpoint_steps=0)), dataclasses.asdict(model.config)]
+    return {
+        "settings": fingerprint([*settings, device.type, mask_seen]),
+        "initial weights": fingerprint(tensors=model.state_dict()),
+        "codebook": fingerprint(tensors=code_table.state_dict()),
+        "items": fingerprint(tensors=items.tensors()),
+        "histories": fingerprint(arrays=(histories.offsets, histories.items, histories.timestamps)),
+    }
 
-    Where people's tastes are broad (groceries, gifts) half of each interest from its own group finds a tenth more
-    than none; where they are narrow (films), none finds most.
+
+def _recall_of(validation: Validation, light_only: bool, device: torch.device) -> Callable[[], float | None]:
+    def measure() -> float | None:
+        recall = validation.recall(light_only=light_only)
+        return None if recall is None else of_the_first(recall, device)
+
+    return measure
+
+
+def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
+    """Let the coarse interests start as far apart as finds most on the held windows, half-way where there are none.
+
+    Where people's tastes are broad (groceries, gifts), half of each interest from its own group finds more than none;
+    where they are narrow (films), little or none finds most.
     """
+    if model.config.coarse_interests == 1:
+        return
     found: dict[float, float] = {}
-    for share in BREADTHS if model.config.coarse_interests > 1 else ():
+    for share in BREADTHS:
         model.light.set_breadth(share)
-        recall = validation.recall(light_only=True)
-        found[share] = 0.0 if recall is None else recall
-    if found:
-        best = max(found, key=found.__getitem__) if any(found.values()) else 0.5
-        shared = torch.tensor([best], device=device)
-        if dist.is_initialized():
-            dist.broadcast(shared, 0)
-        model.light.set_breadth(float(shared))
+        found[share] = recall() or 0.0
+    model.light.set_breadth(max(found, key=found.__getitem__) if any(found.values()) else 0.5)
 
 
-def _agreed(decision: bool, device: torch.device) -> bool:
-    """The first process's decision, for all."""
-    if not dist.is_initialized():
-        return decision
-    shared = torch.tensor([decision], dtype=torch.uint8, device=device)
-    dist.broadcast(shared, 0)
-    return bool(shared.item())
+def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:
+    step = found.step if found else 0
+    first = int(of_the_first(step, device))
+    require(
+        step == first,
+        f"checkpoints: this process found step {step}, the first one step {first}; allowed: the same; let all "
+        "processes see one folder, or remove it",
+    )
 
 
-def _parameter_groups(model: HyMiRec, config: RecommenderTrainingConfig, light_only: bool) -> list[dict[str, Any]]:
-    """Parameters by learning rate; what a phase does not train is left out."""
-    pretrained = {id(p) for p in model.llm.backbone.parameters()}
-    scratch = [p for p in model.parameters() if id(p) not in pretrained]
-    if light_only:
-        scratch = [*model.light.parameters()]
-    scratch = [p for p in scratch if p is not model.log_scale]
-    groups: list[dict[str, Any]] = [
-        {"params": scratch, "base": config.learning_rate},
-        {"params": [model.log_scale], "base": SCALE_PACE * config.learning_rate},
-    ]
-    if not light_only:
-        tuned = [p for p in model.llm.backbone.parameters() if p.requires_grad]
-        groups.append({"params": tuned, "base": config.backbone_learning_rate})
-    return groups
+def _checkpoint(
+    phase: Phase, figures: dict[str, float], streams: dict[str, np.random.Generator], device: torch.device
+) -> Checkpoint:
+    """Where a training stands. Batches are drawn as they are needed, so their generator's state is the position."""
+    place, tensors = phase.state()
+    tensors["random/cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    facts: dict[str, Any] = {
+        "phase": phase.name,
+        "place": place,
+        "figures": figures,
+        "random": {name: generator.bit_generator.state for name, generator in streams.items()},
+    }
+    return Checkpoint(step=phase.first + phase.done, facts=facts, tensors=tensors)
+
+
+def _restore(found: Checkpoint, phase: Phase, streams: dict[str, np.random.Generator], device: torch.device) -> None:
+    phase.restore(found.facts["place"], found.tensors)
+    for name, generator in streams.items():
+        generator.bit_generator.state = found.facts["random"][name]
+    torch.set_rng_state(found.tensors["random/cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(found.tensors["random/cuda"], device)

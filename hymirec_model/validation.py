@@ -18,7 +18,7 @@ from hymirec_model.retrieval import Merge, top_items
 
 if TYPE_CHECKING:
     from hymirec_model.negatives import Negatives
-    from hymirec_model.training import Items, TrainingStep
+    from hymirec_model.training_step import TrainingStep
 
 LIST = 50
 LOGGED = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_cosine")
@@ -32,8 +32,6 @@ class Validation:
     step : TrainingStep
     windows : list of Batch
         May be empty: then no figure is given.
-    items : Items
-        On the step's device, as the windows come to be.
     negatives : Negatives
         The same for every call, so that losses compare.
     device : torch.device
@@ -42,25 +40,21 @@ class Validation:
     """
 
     def __init__(
-        self,
-        step: TrainingStep,
-        windows: list[Batch],
-        items: Items,
-        negatives: Negatives,
-        device: torch.device,
-        *,
-        mask_seen: bool,
+        self, step: TrainingStep, windows: list[Batch], negatives: Negatives, device: torch.device, *, mask_seen: bool
     ) -> None:
-        self.step, self.items, self.negatives, self.mask_seen = step, items, negatives, mask_seen
+        self.step, self.reader, self.negatives, self.mask_seen = step, step.reader, negatives, mask_seen
         self.windows = [window.to(device) for window in windows]
-        self._known = items.counts_I.nonzero()[:, 0]
-        self._place = torch.full_like(items.counts_I, -1)
-        self._place[self._known] = torch.arange(len(self._known), device=self._known.device)
+        counts_I = self.reader.items.counts_I
+        self._known = counts_I.nonzero()[:, 0]
+        self._place = torch.full_like(counts_I, -1)
+        self._place[self._known] = torch.arange(len(self._known), device=device)
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
         """Means over the windows of what training logs."""
-        logged = [self.step(batch, self.items, self.negatives, 0, light_only=False)[1] for batch in self.windows]
+        logged = [
+            self.step.loss(self.reader(batch, light_only=False), batch, self.negatives, 0)[1] for batch in self.windows
+        ]
         return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in LOGGED if logged}
 
     @torch.no_grad()
@@ -79,28 +73,28 @@ class Validation:
         """
         if not self.windows:
             return None
-        was_training = self.step.training
-        self.step.eval()
+        was_training = self.reader.training
+        self.reader.eval()
         found = np.concatenate([self._of(batch, light_only) for batch in self.windows])
-        self.step.train(was_training)
+        self.reader.train(was_training)
         return float(found.mean())
 
     def _of(self, batch: Batch, light_only: bool) -> npt.NDArray[np.float64]:
-        model, vectors = self.step.model, self.items.vectors_Id[self._known]
-        history_BNd = self.step.code_table(self.items.codes_IL[batch.items_BN], self.items.generation_I[batch.items_BN])
-        interest_BKd = model.light(history_BNd, batch.ages_BN, batch.mask_BN)
+        vectors = self.reader.items.vectors_Id[self._known]
+        coarse_BMd, interest_BKd, scale_ = self.reader(batch, light_only=light_only)
         merge: Merge = "lse"
-        if not light_only:
-            interest_BKd = model.llm(interest_BKd, history_BNd, batch.ages_BN, batch.mask_BN)
-            merge = model.config.merge
-        scale = float(model.scale)
+        if interest_BKd is None:
+            interest_BKd = coarse_BMd
+        else:
+            merge = self.reader.model.config.merge
+        scale = float(scale_)
         sample = vectors[torch.from_numpy(calibration_sample(len(vectors)))].cpu().numpy()
         weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
         weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
         seen = self._seen(batch) if self.mask_seen else None
         found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale, exclude=seen)
-        ranked = np.where(found.cpu().numpy() >= 0, self._known[found].cpu().numpy(), -1)
+        ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
         targets = [
             np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
         ]
@@ -109,6 +103,7 @@ class Validation:
 
     def _seen(self, batch: Batch) -> tuple[Ints, Ints]:
         """Offsets and places in the ranking of what stands in each history."""
-        mask_BN = batch.mask_BN & (self._place[batch.items_BN] >= 0)
-        offsets = np.concatenate([[0], mask_BN.sum(1).cumsum(0).cpu().numpy()]).astype(np.int64)
-        return offsets, self._place[batch.items_BN][mask_BN].cpu().numpy()
+        place_BN = self._place[batch.items_BN]
+        seen_BN = batch.mask_BN & (place_BN >= 0)
+        offsets = np.append(0, seen_BN.sum(1).cumsum(0).cpu().numpy())
+        return offsets, place_BN[seen_BN].cpu().numpy()

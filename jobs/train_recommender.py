@@ -23,7 +23,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.tracked_runs import StageRun
-from jobs.platform.training import MODELS, Progress, facts_of, training_histories, version_of, why_due
+from jobs.platform.training import CHECKPOINTS, MODELS, Progress, facts_of, training_histories, version_of, why_due
 from jobs.platform.warehouse import Partition, Warehouse
 
 if TYPE_CHECKING:
@@ -87,8 +87,14 @@ def outcome(figures: Mapping[str, Any]) -> str:
     phases = []
     for phase, title in PHASES.items():
         if f"validation_recall_after_{phase}" in figures:
-            before, after = (figures[f"validation_recall_{when}_{phase}"] for when in ("before", "after"))
-            phases.append(f"{title} {before:.4f} -> {after:.4f}" + (" (undone)" if after < before else ""))
+            before, after, kept = (figures[f"validation_recall_{when}_{phase}"] for when in ("before", "after", "kept"))
+            if kept == before > after:
+                note = " (undone)"
+            elif kept > after:
+                note = f" (kept {kept:.4f} of step {figures[f'validation_recall_kept_step_{phase}']:.0f})"
+            else:
+                note = ""
+            phases.append(f"{title} {before:.4f} -> {after:.4f}{note}")
     return f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
 
 
@@ -96,6 +102,7 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
     """Train and, where there is a ``run`` to report to, write recommender/ds."""
     import torch
 
+    from hymirec_model.checkpoints import Checkpoints
     from hymirec_model.codebook import ResidualCodebook
     from hymirec_model.devices import training_device
     from hymirec_model.hymirec import HyMiRec
@@ -123,12 +130,15 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
     table = ResidualCodebook.load(wh.local_copy(codebook)).to_module()
     progress = Progress(run, "recommender", training.light_steps + training.steps) if run else None
     report = progress or _silent
-    mask_seen = profile.evaluation.mask_seen
+    unfinished = f"{CHECKPOINTS}/recommender"
+    checkpoints = Checkpoints(wh.storage, f"{unfinished}/ds={ds}", print if run else _silent)
     figures = train_recommender(
-        model, table, items, histories, training, report, training_device(), mask_seen=mask_seen
+        *(model, table, items, histories, training, report, training_device(), checkpoints),
+        mask_seen=profile.evaluation.mask_seen,
     )
     if run is None or progress is None:
         return None
+    progress.close()
     run.metrics(figures)
     run.inputs([dataset(wh, part) for part in (wh.partition("histories", ds), vectors, codes)], "training")
     run.figure(picture(progress.losses, training.light_steps, figures), "loss_recommender.png")
@@ -140,6 +150,7 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
             **figures,
             **facts_of(ds, profile, *SECTIONS),
         }
+    wh.storage.remove(unfinished)  # of all days: one run works at a time
     return wh.partition("recommender", ds)
 
 
@@ -152,16 +163,18 @@ def picture(losses: Mapping[int, float], light_steps: int, figures: Mapping[str,
             light[step] = loss
         else:
             llm[step - light_steps] = loss
-    recalls = {
-        title: (figures[f"validation_recall_before_{phase}"], figures[f"validation_recall_after_{phase}"])
-        for phase, title in PHASES.items()
-        if f"validation_recall_after_{phase}" in figures
-    }
-    return plots.loss_curves({title: curve for title, curve in curves.items() if curve}, recalls)
+    recalls: dict[str, tuple[float, float]] = {}
+    for phase, title in PHASES.items():
+        if f"validation_recall_after_{phase}" in figures:
+            before, after, kept = (figures[f"validation_recall_{when}_{phase}"] for when in ("before", "after", "kept"))
+            recalls[title] = (before, kept if kept > before else after)
+    # A run that goes on from a checkpoint has not seen the losses of the steps before.
+    shown = {title: curve for title, curve in curves.items() if curve or title in recalls}
+    return plots.loss_curves(shown, recalls)
 
 
-def _silent(step: int, metrics: dict[str, float]) -> None:
-    """Progress of the processes that do not report."""
+def _silent(*_: object) -> None:
+    """What the processes say that do not report."""
 
 
 @contextlib.contextmanager

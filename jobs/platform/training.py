@@ -7,6 +7,8 @@ import datetime
 import hashlib
 import json
 import sys
+import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 MODELS = state_folder() / "models"
 """Cache of pretrained weights that had to be converted."""
 LOGGED_POINTS = 100  # of a loss curve; each is a round trip to MLflow
+READ = ("users", "tokens")
+CHECKPOINTS = ".checkpoints"
+"""Folder of the warehouse, which no listing of tables shows, with a folder a table for trainings that are not done."""
 
 
 def why_due(
@@ -146,6 +151,9 @@ def version_of(folder: Path) -> str:
 class Progress:
     """Progress bar on stderr and loss curve in MLflow, fed by a training loop; `losses` keeps the curve.
 
+    Of the metrics `users` and `tokens`, what a step has read, MLflow gets the rates ``users_per_second`` and
+    ``tokens_per_second`` since the point before, by the wall clock: with what is measured and saved between steps.
+
     Parameters
     ----------
     run : StageRun
@@ -158,6 +166,8 @@ class Progress:
     def __init__(self, run: StageRun, title: str, steps: int, prefix: str = "") -> None:
         self._run, self._every, self._prefix = run, max(1, steps // LOGGED_POINTS), prefix
         self._last = steps
+        self._read: Counter[str] = Counter()
+        self._since: float | None = None
         self.losses: dict[int, float] = {}
         self._bar = tqdm(total=steps, desc=title, unit="step", file=sys.stderr, mininterval=2.0)
 
@@ -165,8 +175,26 @@ class Progress:
         """Take the metrics of a step, counted from 1."""
         self._bar.set_postfix(loss=f"{metrics['loss']:.3f}", refresh=False)
         self._bar.update(step - self._bar.n)
-        if step == 1 or step % self._every == 0 or step == self._last:
+        shown = {name: value for name, value in metrics.items() if name not in READ}
+        if self._since is None:  # when the first step began is not known
+            self._since = time.monotonic()
+        else:
+            self._read.update({name: metrics[name] for name in READ if name in metrics})
+        if step == 1 or step % self._every == 0 or step == self._last or "validation_recall" in metrics:
             self.losses[step] = metrics["loss"]
-            self._run.metrics({self._prefix + name: value for name, value in metrics.items()}, step=step)
+            shown |= self._rates()
+            self._run.metrics({self._prefix + name: value for name, value in shown.items()}, step=step)
         if step == self._last:
-            self._bar.close()
+            self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is; for a training that ends before its last step."""
+        self._bar.close()
+
+    def _rates(self) -> dict[str, float]:
+        now = time.monotonic()
+        seconds = now - (self._since or now)
+        rates = {f"{name}_per_second": total / seconds for name, total in self._read.items()} if seconds else {}
+        self._read.clear()
+        self._since = now
+        return rates

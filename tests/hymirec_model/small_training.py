@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaModel
 
+from hymirec_model.checkpoints import Checkpoints
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, RecommenderConfig, RecommenderTrainingConfig
+from hymirec_model.encoder_training import Report
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.training import Items, train_recommender
@@ -68,6 +70,8 @@ def train(
     objective: Objective = "mixture",
     config: RecommenderTrainingConfig = CONFIG,
     histories: Histories = LOG,
+    checkpoints: Checkpoints | None = None,
+    report: Report | None = None,
 ) -> tuple[dict[str, float], Curve, HyMiRec]:
     torch.manual_seed(0)
     settings = RecommenderConfig(
@@ -89,8 +93,9 @@ def train(
         items(histories),
         histories,
         config,
-        lambda step, metrics: curve.append((step, metrics)),
+        report or (lambda step, metrics: curve.append((step, metrics))),
         torch.device("cpu"),
+        checkpoints,
         mask_seen=False,
     )
     return figures, curve, model

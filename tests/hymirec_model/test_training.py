@@ -37,6 +37,24 @@ def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.Monkey
         torch.testing.assert_close(tensor, model.state_dict()[name], atol=0.02, rtol=0)
 
 
+def test_a_phase_stops_when_the_recall_no_longer_rises_and_keeps_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hymirec_model.validation.LIST", 8)
+    config = replace(CONFIG, learning_rate=0.01, backbone_learning_rate=0.01, validate_steps=3, patience=2)
+    figures, curve, _ = train(config=config)
+    by_step = {step: metrics["validation_recall"] for step, metrics in curve if "validation_recall" in metrics}
+    for phase, first, steps in (("light", 0, config.light_steps), ("llm", config.light_steps, config.steps)):
+        recalls = {step - first: recall for step, recall in by_step.items() if first < step <= first + steps}
+        recalls = {0: figures[f"validation_recall_before_{phase}"]} | recalls
+        best = max(recalls.values())
+        kept = max(step for step, recall in recalls.items() if recall == best)
+        assert figures[f"validation_recall_kept_{phase}"] == best
+        assert figures[f"validation_recall_kept_step_{phase}"] == kept
+        last = max(step for step, _ in curve if step <= first + steps) - first
+        assert last == max(recalls) == kept + 2 * config.validate_steps < steps, "two measurements without a better one"
+        assert figures[f"validation_recall_after_{phase}"] == recalls[last] < best
+    assert curve[-1][0] < config.light_steps + config.steps
+
+
 def test_objective_of_the_paper_trains() -> None:
     config = replace(CONFIG, light_steps=10, steps=20)
     figures, curve, _ = train("dmil", config)
