@@ -5,10 +5,10 @@ Usage::
     make bench-train
     make bench-train ARGS="--layers 2 --turns 3"
 
-*step*: histories from codes, light recommender, LLM, loss, backward, clipping, optimiser. *bare*: forward and backward of
-the same LLM on random input of as many tokens. *product*: one large product of matrices in the same precision, whose
-speed stands for the peak. All in turns, in one process: CPU time of one thread, on a GPU the clock after waiting for it,
-there in bfloat16. ``mfu`` counts the LLM alone, 6 FLOP a parameter and token and 12 · layers · width · T a token of
+*step*: histories from codes, light recommender, LLM, loss, backward, clipping, optimiser. *bare*: forward and backward
+of the same LLM on random input of as many tokens. *product*: one large product of matrices in the same precision, whose
+speed stands for the peak. All in turns, in one process: CPU time of one thread, on a GPU the clock after waiting for
+it, there in bfloat16. ``mfu`` counts the LLM alone, 6 FLOP a parameter and token and 12 · layers · width · T a token of
 attention, over the time and the product's speed; what else a step computes counts as loss. Values are random: they do
 not change the time. The last row compares what a user's history sends to a device as item numbers and as vectors.
 """
