@@ -65,7 +65,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 
 ##@ Measuring
 .PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed
-.PHONY: bench-faults bench-scale bench-matching
+.PHONY: bench-faults bench-scale bench-matching bench-train
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 
@@ -99,6 +99,9 @@ bench-faults: setup ## Kill, starve and feed garbage to every job of a day [ARGS
 
 bench-matching: setup ## Batched matching and clustering beside scipy and numpy, a sample at a time [ARGS="--turns 50"]
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.matching $(ARGS)
+
+bench-train: setup ## A training step beside its language model alone: time, FLOP utilisation, bytes [ARGS="--layers 2"]
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.train $(ARGS)
 
 ##@ Upkeep
 .PHONY: setup lock lint docs audit clean
