@@ -21,9 +21,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hymirec_model.code_table import CodeTable
 from hymirec_model.config import RecommenderTrainingConfig
-from hymirec_model.devices import repeatable_on_cpu
+from hymirec_model.devices import repeatable_on_cpu, training_dtype
 from hymirec_model.encoder_training import Report, cosine_rate
-from hymirec_model.histories import Batch, Histories, WindowSampler
+from hymirec_model.histories import Batch, Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.losses import (
     balance_loss,
@@ -36,6 +36,7 @@ from hymirec_model.losses import (
 from hymirec_model.negatives import Negatives, NegativeSampler
 from hymirec_model.shared_batch import processes
 from hymirec_model.validation import Validation
+from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
 SCALE_PACE = 5  # the scale's learning rate over the others': it has a long way to go in few steps
@@ -166,7 +167,7 @@ def train_recommender(
     model.light.spread(items.vectors_Id[torch.from_numpy(best_known)], config.seed)
     step_module = TrainingStep(model, code_table, config).to(device)
     items = items.to(device)
-    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    bf16 = training_dtype(config.precision, device) == torch.bfloat16
     batches = iter(sampler)
 
     fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
