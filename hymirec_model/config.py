@@ -68,16 +68,29 @@ class EncoderTrainingConfig:
     """Newest events that the user side reads."""
     negatives: int = 64
     """Sampled negatives shared by an end-to-end step."""
+    in_batch_negatives: bool = False
+    """The other users' targets are negatives too. Their texts are read anyway, so the gradient has less noise for the
+    same work."""
     learning_rate: float = 1e-3
     """Learning rate of head, item token and user side in an end-to-end step."""
     backbone_learning_rate: float = 2e-5
-    """Learning rate of the pretrained layers."""
+    """Learning rate of the pretrained layers; with ``lora_rank`` ten times as much is usual."""
+    lora_rank: int = 0
+    """Rank of the updates to the linear layers that are tuned in place of the pretrained weights (LoRA, arXiv
+    2106.09685); they are added to the weights before the encoder is saved. 0 tunes all weights."""
+    gradient_checkpointing: bool = False
+    """Compute a layer's inner values a second time in the backward pass in place of keeping them: less memory, about
+    a third more time."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the language model's matrix products in an end-to-end step; weights and loss stay in float32. ``auto`` is
+    bfloat16 on CUDA and float32 on the CPU."""
     seed: int = 0
     """Seed of initial weights, batches and negatives."""
 
     def __post_init__(self) -> None:
         _positive(self, "pool_items", "batch_users", "window", "history", "negatives")
         _positive(self, "learning_rate", "backbone_learning_rate")
+        require(self.lora_rank >= 0, f"EncoderTrainingConfig.lora_rank is {self.lora_rank}; allowed: 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where training runs, what makes it repeat to the bit, and in which numbers texts are embedded."""
+"""Where training runs, what makes it repeat to the bit, and in which numbers models compute."""
 
 from __future__ import annotations
 
@@ -28,6 +28,12 @@ def embedding_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and fast) else torch.float32
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Number format of the matrix products in training: ``auto`` is bfloat16 on CUDA and float32 on the CPU."""
+    half = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if half else torch.float32
 
 
 def repeatable_on_cpu(train: Callable[P, R]) -> Callable[P, R]:

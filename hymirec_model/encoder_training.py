@@ -1,8 +1,8 @@
 """Stage 1: the item space and the content encoder are trained on a recommendation loss.
 
 One user vector, read by a light recommender from the newest events, must find the events of the next window among
-shared sampled negatives (InfoNCE). One interest is enough here: an item space bent to several interests was worse
-for all of them later.
+shared negatives (InfoNCE): sampled ones and, where asked for, the other users' targets. One interest is enough here:
+an item space bent to several interests was worse for all of them later.
 
 Shapes: B users, N history positions, W targets, n negatives, d item dimensions.
 """
@@ -18,13 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from hymirec_model.backbone_tuning import tuned_backbone
 from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
-from hymirec_model.devices import repeatable_on_cpu
-from hymirec_model.histories import Batch, Histories, WindowSampler
+from hymirec_model.devices import repeatable_on_cpu, training_dtype
+from hymirec_model.histories import Batch, Histories
 from hymirec_model.item_space import Floats, ItemSpace
 from hymirec_model.negatives import NegativeSampler
 from hymirec_model.user_side import UserSide
+from hymirec_model.window_sampler import WindowSampler
 
 Ints = npt.NDArray[np.int64]
 Report = Callable[[int, dict[str, float]], object]
@@ -150,7 +152,8 @@ def tune_encoder(
         report(step - config.head_steps - 1, metrics)
 
     train_item_space(space, user_side, states, state_of_item, histories, head_config, report_head, device)
-    _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, report)
+    with tuned_backbone(encoder, lora_rank=config.lora_rank, checkpointing=config.gradient_checkpointing):
+        _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, report)
 
 
 def _tune_end_to_end(
@@ -172,6 +175,9 @@ def _tune_end_to_end(
     )
     counts = np.bincount(histories.items, minlength=len(texts))
     negatives_of, device = NegativeSampler(counts, config.seed + 1), encoder.item_token.device
+    dtype, others = training_dtype(config.precision, device), None
+    if config.in_batch_negatives:
+        others = (config.batch_users - 1) * sampler.expected_targets(len(texts))
     tokens = dict(zip(pool.tolist(), encoder.tokenize([texts[item] for item in pool]), strict=True))
     parts = [*space.head.parameters(), *user_side.parameters(), encoder.item_token]
     rates = [config.learning_rate, config.backbone_learning_rate]
@@ -182,9 +188,15 @@ def _tune_end_to_end(
     for step in range(config.steps):
         _set_rate(optimizer, rates, cosine_rate(step, config.steps, 1 + config.steps // 10))
         optimizer.zero_grad()
-        batch, negatives = _without_padding(next(batches), int(pool[0])), negatives_of.draw(config.negatives)
+        batch = _without_padding(next(batches), int(pool[0]))
+        if others is None:
+            negatives = negatives_of.draw(config.negatives)
+        else:
+            negatives = negatives_of.draw_beside(batch, others, config.negatives)
         items, places = distinct_items(batch, negatives.ids)
-        vectors = space.from_text(encoder([tokens[int(item)] for item in items]))
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            states = encoder([tokens[int(item)] for item in items])
+        vectors = space.from_text(states.float())
         loss = user_side.loss(batch.to(device), vectors, places.to(device), negatives.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_([*parts, *backbone], 1.0)

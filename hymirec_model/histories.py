@@ -1,4 +1,4 @@
-"""User histories as ragged arrays, and the windows that training and inference read from them.
+"""User histories as ragged arrays, and the batches that training and inference read from them.
 
 Shapes: U users, B users of a batch, N history positions, W targets. Histories run oldest → newest and are padded at
 the front, so the newest event always stands in the last column.
@@ -6,7 +6,6 @@ the front, so the newest event always stands in the last column.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from hymirec_model.errors import InputError, require
+from hymirec_model.errors import require
 
 Ints = npt.NDArray[np.int64]
 AGE_BUCKETS = RANK_BUCKETS = 64
@@ -109,6 +108,10 @@ class Histories:
     def newest(self, count: int) -> Histories:
         """Return the histories with each user's newest ``count`` events."""
         return self._keep(np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - count, np.diff(self.offsets)))
+
+    def up_to(self, ends: Ints) -> Histories:
+        """Return the histories with only user u's events at places before ``ends[u]`` of ``items``."""
+        return self._keep(np.arange(len(self.items)) < np.repeat(ends, np.diff(self.offsets)))
 
     def of_users(self, chosen: Ints) -> Histories:
         """Return the histories of the users numbered ``chosen``, in that order."""
@@ -228,107 +231,3 @@ def newest_batch(histories: Histories, users: Ints, history: int, now: Ints | No
         some = ends > histories.offsets[users]
         now[some] = day_end(histories.timestamps[ends[some] - 1])
     return window_batch(histories, users, ends, now, history, 0, padded=True)
-
-
-class WindowSampler:
-    """Endless stream of training batches: a random user, a random moment, the past as input, the next W as targets.
-
-    A cut never falls between events of one timestamp, so nothing that happened together is both input and target.
-    Users are drawn evenly, then one of their ``recent`` moments evenly.
-
-    Parameters
-    ----------
-    histories : Histories
-        Only what training may see: cut it with :meth:`Histories.before` first.
-    batch_users, history, window : int
-    seed : int
-    held : int, default=0
-        Most users whose last window is left out of the stream, with everything after it: see :meth:`held_windows`.
-    recent : float, default=1.0
-        Share of a user's moments, the newest ones, that are drawn; at least one.
-    shares, share : int, default=1 and 0
-        Into how many parts a batch is cut, and which of them the stream gives. All parts together are the batch that
-        one sampler would give.
-
-    Raises
-    ------
-    InputError
-        If no user has events at two different moments, or a batch has fewer users than parts.
-    """
-
-    def __init__(
-        self,
-        histories: Histories,
-        *,
-        batch_users: int,
-        history: int,
-        window: int,
-        seed: int,
-        held: int = 0,
-        recent: float = 1.0,
-        shares: int = 1,
-        share: int = 0,
-    ) -> None:
-        require(
-            batch_users >= shares,
-            f"batch_users: seen {batch_users} for {shares} processes; allowed: at least one user for each",
-        )
-        self._part = np.array_split(np.arange(batch_users), shares)[share]
-        self.histories, self.history, self.window, self.batch_users = histories, history, window, batch_users
-        self.random = np.random.default_rng(seed)  # all that changes from batch to batch
-        stamps, offsets, owners = histories.timestamps, histories.offsets, histories.users
-        fresh = np.ones(len(stamps), bool)
-        fresh[1:] = (stamps[1:] != stamps[:-1]) | (owners[1:] != owners[:-1])
-        fresh[offsets[:-1][np.diff(offsets) > 0]] = False  # the first moment has no past
-        self._cuts = np.flatnonzero(fresh)
-        per_user = np.bincount(owners[self._cuts], minlength=len(histories))
-        self._ends = np.cumsum(per_user)
-        self._starts = self._ends - per_user
-        self._held = self._last_cuts(per_user, held)
-        if held:  # the window's whole length stays unseen
-            limit = np.full(len(histories), np.iinfo(np.int64).max)
-            limit[self._held[0]] = self._held[1]
-            allowed = self._cuts + window <= limit[owners[self._cuts]]
-            per_user = np.bincount(owners[self._cuts[allowed]], minlength=len(histories))
-            self._cuts = self._cuts[allowed]
-            self._ends = np.cumsum(per_user)
-            self._starts = self._ends - per_user
-        self._starts = self._ends - np.ceil(recent * per_user).astype(np.int64)
-        self._users = np.flatnonzero(per_user)
-        if not len(self._users):
-            raise InputError(
-                f"histories: seen {len(histories)} users, none with events at two different moments before the cut; "
-                "training needs at least one. Import more days, or choose a later ds"
-            )
-
-    def _last_cuts(self, per_user: Ints, most: int) -> tuple[Ints, Ints]:
-        """Up to ``most`` users with two full windows, one behind the other, and the cut of the last one of each."""
-        users = np.flatnonzero(per_user >= 2)
-        wanted = self.histories.offsets[users + 1] - self.window
-        owners = self.histories.users[self._cuts] if len(self._cuts) else np.zeros(0, np.int64)
-        best = np.full(len(self.histories), -1, np.int64)
-        limit = np.zeros(len(self.histories), np.int64)
-        limit[users] = wanted
-        fits = self._cuts <= limit[owners]
-        np.maximum.at(best, owners[fits], self._cuts[fits])
-        # A user whose only full window were held back would leave nothing to train on.
-        users = users[best[users] >= self._cuts[self._starts[users]] + self.window]
-        users = users[np.random.default_rng(0).permutation(len(users))[:most]]
-        return users, best[users]
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            users = self.random.choice(self._users, self.batch_users)
-            picks = self.random.integers(self._starts[users], self._ends[users])
-            yield self._batch(users[self._part], self._cuts[picks[self._part]])
-
-    def held_windows(self) -> list[Batch]:
-        """Batches of the windows that the stream leaves out, for validation."""
-        users, cuts = self._held
-        parts = np.array_split(np.arange(len(users)), max(1, -(-len(users) // self.batch_users)))
-        return [self._batch(users[part], cuts[part]) for part in parts if len(part)]
-
-    def _batch(self, users: Ints, cuts: Ints) -> Batch:
-        # At serving time a request comes when the person comes back, so ages count from the first target.
-        now = self.histories.timestamps[cuts]
-        return window_batch(self.histories, users, cuts, now, self.history, self.window)

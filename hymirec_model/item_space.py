@@ -25,6 +25,7 @@ from hymirec_model.collaborative import collaborative_vectors
 from hymirec_model.config import ItemSpaceConfig
 from hymirec_model.folders import reading
 from hymirec_model.histories import Histories
+from hymirec_model.window_sampler import without_held_windows
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,7 +77,7 @@ class ItemSpace(nn.Module):
 
     @torch.no_grad()
     def initialise(self, states: Floats, state_of_item: npt.NDArray[np.int64], histories: Histories) -> None:
-        """Set head and residuals from the log.
+        """Set head and residuals from the log, without the windows that stage 2 is validated on.
 
         Parameters
         ----------
@@ -87,6 +88,7 @@ class ItemSpace(nn.Module):
         histories : Histories
             Only what training may see.
         """
+        histories = without_held_windows(histories, self.config.window, self.config.validation_users)
         counts = np.bincount(histories.items, minlength=self.items)
         known = np.flatnonzero(counts)
         self.centre.copy_(torch.from_numpy(states[state_of_item[known]].mean(0)))

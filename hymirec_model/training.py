@@ -25,7 +25,7 @@ from hymirec_model.config import RecommenderTrainingConfig
 from hymirec_model.devices import repeatable_on_cpu
 from hymirec_model.encoder_training import Report
 from hymirec_model.errors import require
-from hymirec_model.histories import Histories, WindowSampler
+from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.negatives import NegativeSampler
 from hymirec_model.newcomers import popular_direction
@@ -33,6 +33,7 @@ from hymirec_model.shared_batch import of_the_first, processes
 from hymirec_model.training_phase import Phase
 from hymirec_model.training_step import BatchReader, TrainingStep
 from hymirec_model.validation import Validation
+from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
 BREADTHS = (0.0, 0.25, 0.5, 0.75)  # see LightRecommender.set_breadth

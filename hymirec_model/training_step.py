@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hymirec_model.code_table import CodeTable
 from hymirec_model.config import RecommenderTrainingConfig
+from hymirec_model.devices import training_dtype
 from hymirec_model.histories import Batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.losses import (
@@ -76,7 +77,7 @@ class TrainingStep:
 
     def __init__(self, reader: BatchReader, config: RecommenderTrainingConfig, device: torch.device) -> None:
         self.reader, self.config, self.device = reader, config, device
-        self._bf16 = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+        self._dtype = training_dtype(config.precision, device)
         self._shared: DistributedDataParallel | None = None
 
     def share(self) -> None:
@@ -148,7 +149,7 @@ class TrainingStep:
     def _find(self, batch: Batch, light_only: bool) -> Found:
         # Autocast ends with each pass: it would hand weights cast without a graph on to the pass with one. The loss
         # stays outside: in bfloat16 scores of tens would be told apart in steps of a quarter.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             call = self._shared if self._shared is not None and torch.is_grad_enabled() else self.reader
             found: Found = call(batch, light_only=light_only)
         return found

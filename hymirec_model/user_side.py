@@ -50,6 +50,9 @@ class UserSide(nn.Module):
         negative_nd = vectors[places[history + targets :]]
         user_B1d = self.light(history_BNd, batch.ages_BN, batch.mask_BN)
         false_BWn = masked_negatives(target_BWd, batch.targets_BW, negative_nd, negatives.ids, TWIN_COSINE)
+        if negatives.owner is not None:
+            row_B = torch.arange(len(target_BWd), device=negatives.ids.device)
+            false_BWn = false_BWn | (negatives.owner == row_B[:, None])[:, None]
         scale = self.log_scale.clamp(*LOG_SCALE).exp()
         return mixture_loss(user_B1d, target_BWd, batch.target_mask_BW, negative_nd, false_BWn, scale, negatives.bias)
 

@@ -15,12 +15,12 @@ from hymirec_model.histories import (
     AGE_BUCKETS,
     Batch,
     Histories,
-    WindowSampler,
     age_bucket,
     day_end,
     newest_batch,
     window_batch,
 )
+from hymirec_model.window_sampler import WindowSampler
 
 Streams = list[list[tuple[int, int]]]
 """Events (item, timestamp) of every user, oldest first."""

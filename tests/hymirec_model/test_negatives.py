@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from hymirec_model.errors import InputError
-from hymirec_model.negatives import NegativeSampler
+from hymirec_model.histories import Batch
+from hymirec_model.negatives import Negatives, NegativeSampler
+from hymirec_model.user_side import UserSide
+from hymirec_model.window_sampler import WindowSampler
+from tests.hymirec_model import planted
 
 COUNTS = np.array([0, 900, 1, 0, 50, 7, 7, 300, 2, 1])
 KNOWN = np.flatnonzero(COUNTS)
@@ -40,3 +44,50 @@ def test_equal_seeds_draw_the_same() -> None:
 def test_no_events_at_all_are_refused() -> None:
     with pytest.raises(InputError, match="seen no item with an event; allowed: 1 or more"):
         NegativeSampler(np.zeros(4, np.int64), seed=0)
+
+
+def test_targets_of_other_users_keep_the_sum_and_take_noise_from_it() -> None:
+    """Each row's sum, over sampled negatives and the other rows' targets, estimates that over all items."""
+    items, rows = 24, 6
+    log = planted.log(20, items)
+    counts = np.bincount(log.items, minlength=items)
+    counts[0] = 900  # what is drawn by counts differs from what comes as a target
+    settings = {"batch_users": rows, "history": 5, "window": 4, "seed": 0, "recent": 0.5}
+    stream = WindowSampler(log, **settings)
+    expected = stream.expected_targets(items)
+    seen = [next(batch) for batch in [iter(WindowSampler(log, **settings))] for _ in range(500)]
+    found = np.bincount(np.concatenate([b.targets_BW[b.target_mask_BW].numpy() for b in seen]), minlength=items)
+    np.testing.assert_allclose(found / (500 * rows), expected, atol=0.03)
+
+    sampler, score = NegativeSampler(counts, seed=0), torch.from_numpy(np.log1p(counts) + np.arange(items) % 3).float()
+    truth, alone, beside = float(score.exp().sum()), [], []
+    for batch in seen:
+        drawn, both = sampler.draw(16), sampler.draw_beside(batch, (rows - 1) * expected, 16)
+        alone.append(float((score[drawn.ids] + drawn.bias).exp().sum()))
+        assert both.owner is not None
+        theirs = both.owner != 0  # what the first row meets
+        beside.append(float((score[both.ids] + both.bias)[theirs].exp().sum()))
+    assert np.mean(alone) == pytest.approx(truth, rel=0.03) and np.mean(beside) == pytest.approx(truth, rel=0.03)
+    assert np.std(beside) < 0.9 * np.std(alone)
+
+
+def test_a_user_never_meets_own_targets_as_negatives() -> None:
+    log = planted.log(12, 24)
+    batch = next(iter(WindowSampler(log, batch_users=3, history=5, window=4, seed=1)))
+    torch.manual_seed(0)
+    side, vectors = UserSide(8, width=8), torch.nn.functional.normalize(torch.randn(24, 8), dim=-1)
+    both = NegativeSampler(np.bincount(log.items, minlength=24), seed=0).draw_beside(batch, np.full(24, 0.5), 7)
+    assert both.owner is not None
+
+    def loss(batch: Batch, negatives: Negatives) -> float:
+        places = torch.cat([batch.items_BN.flatten(), batch.targets_BW.flatten(), negatives.ids])
+        return side.loss(batch, vectors, places, negatives).item()
+
+    rows, masks = [], batch.target_mask_BW.sum(1)
+    for row in range(3):
+        kept = both.owner != row
+        one = Batch(*(getattr(batch, name)[row : row + 1] for name in Batch.__dataclass_fields__))
+        rows.append(loss(one, Negatives(both.ids[kept], both.bias[kept])))
+    seen = loss(batch, both)
+    assert seen == pytest.approx(float(np.average(rows, weights=masks)), rel=1e-5)
+    assert loss(batch, Negatives(both.ids, both.bias)) != pytest.approx(seen, rel=1e-3)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hymirec_model.histories import WindowSampler
+from hymirec_model.window_sampler import WindowSampler
 from tests.hymirec_model.small_training import LOG, RUNS, SHARED, outcome
 
 # A number added to all scores of a softmax changes nothing: its gradient is rounding, which Adam scales up to a step.
