@@ -33,7 +33,8 @@ from jobs.platform.local import state_folder
 
 Floats = npt.NDArray[np.float32]
 LIST, TRIAL, BATCH = 200, 4, 256
-STAGE_1 = 0.7  # of the time
+STAGE_1 = 0.8  # of the time
+LLM_ALONE = 0.3  # the same where everything stands on the LLM's output, which takes long to train
 LIGHT = 0.4  # of stage 2's time
 CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
@@ -52,8 +53,8 @@ class Form:
     """Targets a user; the log's own by default."""
     codes: bool = True
     """Histories are read from codes; False: from full vectors."""
-    trained_space: bool = True
-    """Stage 1 is trained; False: item vectors as the log and the texts give them, and all the time for stage 2."""
+    stage_1: float = STAGE_1
+    """Share of the time; 0: item vectors as the log and the texts give them."""
     pretrained: bool = True
     """The LLM recommender starts from a pretrained language model; False: from random weights of its form."""
     llm: bool = True
@@ -63,13 +64,15 @@ class Form:
 FORMS = {
     "HyMiRec": Form(MODEL),
     "one interest, window (control)": Form(replace(MODEL, **ONE)),
-    "one interest, next item (HLLM's form)": Form(replace(MODEL, **ONE, refine=False), window=1),
-    "matched interests, max (the paper's form)": Form(replace(MODEL, refine=False, objective="dmil", merge="max")),
+    "one interest, next item (HLLM's form)": Form(replace(MODEL, **ONE, refine=False), window=1, stage_1=LLM_ALONE),
+    "matched interests, max (the paper's form)": Form(
+        replace(MODEL, interests=4, refine=False, objective="dmil", merge="max"), stage_1=LLM_ALONE
+    ),
     "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
     "HyMiRec without a long history (20 events)": Form(replace(MODEL, history=MODEL.recent)),
     "HyMiRec, random weights instead of the LLM's": Form(MODEL, pretrained=False),
     "HyMiRec without the LLM": Form(MODEL, llm=False),
-    "HyMiRec without stage 1's training": Form(MODEL, trained_space=False),
+    "HyMiRec without stage 1's training": Form(MODEL, stage_1=0),
     "stage 1 alone": Form(None),
 }
 
@@ -97,7 +100,7 @@ class Trainer:
 
     def __init__(self, log: Log, window: int, seconds: float, seed: int) -> None:
         self.log, self.window, self.seconds, self.seed = log, window, seconds, seed
-        self._shared: Stage1 | None = None
+        self._stages: dict[float, Stage1] = {}
 
     def fit(self, form: Form) -> Callable[[Histories], Ints]:
         """Train a form; returns what ranks 200 items for given histories."""
@@ -107,14 +110,15 @@ class Trainer:
             side, counts = first.user_side, _counts(log)
             scale = float(side.log_scale.detach().exp())
             side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), counts, scale))
-            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, None)
+            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, None, MODEL.history)
         began = time.process_time()
-        if form.trained_space:
-            self._shared = self._shared or _stage_1(log, self.window, STAGE_1 * self.seconds, seed)
-            first, left = self._shared, (1 - STAGE_1) * self.seconds
+        if form.stage_1:
+            if form.stage_1 not in self._stages:
+                self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)
+            first = self._stages[form.stage_1]
             began = time.process_time()
         else:
-            first, left = _untrained(log, self.window, seed), self.seconds
+            first = _untrained(log, self.window, seed)
         book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
         generation, codes = book.encode_best(first.vectors)
         table = book.to_module() if form.codes else _FullVectors(first.vectors)
@@ -125,7 +129,7 @@ class Trainer:
             counts_I=_counts(log),
         )
         training = replace(TRAINING, window=form.window or self.window, seed=seed)
-        left -= time.process_time() - began
+        left = (1 - form.stage_1) * self.seconds - (time.process_time() - began)
         model = _stage_2(form, training, table, items, log, first, max(left, 1))
 
         def interests(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -133,7 +137,8 @@ class Trainer:
             return found
 
         decoded = table(items.codes_IL, items.generation_I).numpy()
-        return _ranker(log, first.vectors, interests, form.model.merge, float(model.scale.detach()), decoded)
+        scale, history = float(model.scale.detach()), form.model.history
+        return _ranker(log, first.vectors, interests, form.model.merge, scale, decoded, history)
 
 
 def _counts(log: Log) -> torch.Tensor:
@@ -223,6 +228,7 @@ def _ranker(
     merge: Merge,
     scale: float,
     decoded: Floats | None,
+    history: int,
 ) -> Callable[[Histories], Ints]:
     read = torch.from_numpy(vectors if decoded is None else decoded)
     sample = vectors[calibration_sample(log.items)]
@@ -233,7 +239,7 @@ def _ranker(
             users = np.arange(start, min(start + BATCH, len(past)))
             ends = past.offsets[users + 1]
             # Ages count from the newest event: when the next one comes is not known.
-            batch = window_batch(past, users, ends, past.timestamps[ends - 1], MODEL.history, 0)
+            batch = window_batch(past, users, ends, past.timestamps[ends - 1], history, 0)
             with torch.inference_mode():
                 found.append(interests_of((read[batch.items_BN], batch.ages_BN, batch.mask_BN)).numpy())
         interests = np.concatenate(found)
