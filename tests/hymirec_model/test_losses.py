@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hymirec_model import losses
 from hymirec_model.losses import (
     balance_loss,
     dmil_loss,
@@ -16,6 +17,7 @@ from hymirec_model.losses import (
     mixture_loss,
     usage,
 )
+from hymirec_model.matching import cluster_targets
 
 B, K, W, N, D = 6, 4, 5, 20, 8
 SCALE = torch.tensor(9.0)
@@ -43,6 +45,37 @@ def test_one_interest_and_one_target_are_plain_cross_entropy() -> None:
         dmil_loss(interests, targets, mask, negatives, false, SCALE, NO_BIAS, seed=0),
     ):
         torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_one_interest_and_one_target_train_as_next_item_to_the_bit() -> None:
+    _, targets, mask, negatives, false = parts(1, 1)
+    leaves = [unit(B, 1, seed=1).requires_grad_() for _ in range(4)]
+    others = (targets, mask, negatives, false, SCALE, NO_BIAS)
+    products = SCALE * (targets @ leaves[1].mT)[..., 0], SCALE * (leaves[3] * targets).sum(-1)
+    pairs = [
+        (mixture_loss(leaves[0], *others), info_nce(products[0], SCALE * (leaves[1] @ negatives.T), false, mask)),
+        (dmil_loss(leaves[2], *others, 0), info_nce(products[1], SCALE * (leaves[3] @ negatives.T), false, mask)),
+    ]
+    for number, (found, plain) in enumerate(pairs):
+        assert torch.equal(found, plain)
+        (found + plain).backward()
+        mine, expected = leaves[2 * number].grad, leaves[2 * number + 1].grad
+        assert mine is not None and expected is not None and torch.equal(mine, expected)
+
+
+def test_clusters_of_targets_do_not_know_the_interests(monkeypatch: pytest.MonkeyPatch) -> None:
+    interests, *others = parts()
+    seen = []
+
+    def clusters(*args: object) -> tuple[Tensor, Tensor, Tensor]:
+        seen.append(cluster_targets(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(losses, "cluster_targets", clusters)
+    for changed in (interests, interests.flip(1), unit(B, K, seed=77)):
+        dmil_loss(changed, *others, SCALE, NO_BIAS, seed=5)
+    for other in seen[1:]:
+        assert all(torch.equal(mine, first) for mine, first in zip(other, seen[0], strict=True))
 
 
 def test_bias_is_added_to_the_scores_of_the_negatives() -> None:
@@ -150,7 +183,7 @@ def test_dmil_equals_a_loop_over_targets(negatives_of: str) -> None:
     corners = torch.eye(D)
     kinds = F.normalize(corners[[0, 1]] + 0.1 * unit(B, 2, seed=2), dim=-1)
     targets = kinds[:, [0, 1, 0, 1]]
-    interests = F.normalize(corners[[5, 1, 0]] + 0.2 * unit(B, 3, seed=1), dim=-1)
+    interests = F.normalize(corners[[5, 1, 0]] + 0.2 * unit(B, 3, seed=1), dim=-1).requires_grad_()
     false[1, 2, 3:9] = True
     mask[0, 1] = False
     bias, rows = torch.linspace(-1, 1, N), []
@@ -163,6 +196,9 @@ def test_dmil_equals_a_loop_over_targets(negatives_of: str) -> None:
             rows.append(F.cross_entropy(torch.cat([own[None], rivals])[None], torch.zeros(1, dtype=torch.long)))
     found = dmil_loss(interests, targets, mask, negatives, false, SCALE, bias, seed=0, negatives_of=negatives_of)
     torch.testing.assert_close(found, torch.stack(rows).mean())
+    # Which interest answers is decided without gradient: that of the loop, where it is given, is all there is.
+    mine, plain = (torch.autograd.grad(loss, interests)[0] for loss in (found, torch.stack(rows).mean()))
+    torch.testing.assert_close(mine, plain)
 
 
 def test_negatives_of_all_interests_reach_those_that_answer_for_nothing() -> None:
