@@ -6,6 +6,7 @@ in each process, and leaves a file a run and process in FOLDER.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -26,6 +27,7 @@ from hymirec_model.encoder_training import Report
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.training import Items, train_recommender
+from jobs.platform.storage import Storage
 from tests.hymirec_model import planted
 
 ITEMS, D = 90, 12
@@ -53,7 +55,9 @@ RUNS: dict[str, tuple[Objective, RecommenderTrainingConfig]] = {
     "dmil": ("dmil", SHARED),
     "mixture-step": ("mixture", ONE_STEP),
     "dmil-step": ("dmil", ONE_STEP),
+    "parts": ("dmil", replace(SHARED, accumulation=3)),
 }
+STOP = 12  # of 16 steps
 
 
 def items(histories: Histories) -> Items:
@@ -109,8 +113,29 @@ def outcome(name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, {"figures": figures, "curve": [metrics for _, metrics in curve]}
 
 
+class _Stopped(Exception):
+    """Ends a training in the middle."""
+
+
+def resumed(folder: Path) -> dict[str, Tensor]:
+    """Weights of the run "mixture" when it was stopped and has gone on from its checkpoint."""
+
+    def stop(step: int, metrics: dict[str, float]) -> None:
+        if step == STOP:
+            raise _Stopped
+
+    config, checkpoints = replace(SHARED, checkpoint_steps=7), Checkpoints(Storage(str(folder)), "checkpoints")
+    with contextlib.suppress(_Stopped):
+        train(config=config, checkpoints=checkpoints, report=stop)
+    _, curve, model = train(config=config, checkpoints=checkpoints)
+    assert curve[0][0] == 8
+    return model.state_dict()
+
+
 def main(folder: Path) -> None:
     dist.init_process_group("gloo")
+    weights = {key: tensor.contiguous() for key, tensor in resumed(folder).items()}
+    save_file(weights, folder / f"resumed-{dist.get_rank()}.safetensors")
     for name in RUNS:
         tensors, report = outcome(name)
         place = folder / f"{name}-{dist.get_rank()}"

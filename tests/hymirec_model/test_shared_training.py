@@ -63,6 +63,13 @@ def test_both_end_with_the_same_weights(together: Path, name: str) -> None:
         assert torch.equal(tensor, second[key]), key
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_both_go_on_from_the_checkpoint_of_the_first(together: Path, rank: int) -> None:
+    weights, _ = left(together, "mixture", rank)
+    for key, tensor in load_file(together / f"resumed-{rank}.safetensors").items():
+        assert torch.equal(tensor, weights[f"weight {key}"]), key
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_and_gradients_are_those_of_one_process(together: Path, name: str) -> None:
     ours, report = left(together, name, 0)

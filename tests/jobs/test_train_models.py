@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import LlamaConfig, LlamaModel
 from hymirec_model.user_side import UserSide
 from jobs import fit_codebook, train_item_space, train_recommender
 from jobs.platform import cli, columns, tracking
-from jobs.platform.training import evaluation_cut
+from jobs.platform.training import READ, evaluation_cut
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import DIM, profile
 from tests.small_model import DAY, table, write_day, write_histories
@@ -64,7 +65,8 @@ def small_profile(folder: Path) -> str:
         item_space="{dim: 8, steps: 3, batch_users: 8, window: 3, history: 10, negatives: 20}",
         recommender=f"{{weights: {folder}/llama, backbone_layers: 1, interests: 2, coarse_interests: 4, history: 20, "
         "recent: 4, light_width: 16}",
-        recommender_training="{light_steps: 2, steps: 2, batch_users: 8, window: 3, negatives: 20}",
+        recommender_training="{light_steps: 2, steps: 2, batch_users: 8, window: 3, negatives: 20, "
+        "checkpoint_steps: 3}",
     )
 
 
@@ -131,6 +133,56 @@ def test_held_out_events_never_reach_a_model(
     write_histories(wh, held(pa.Table.from_pylist(earlier, other.schema)))
     run(job, wh, settings)
     assert bytes_of(wh, model) != first, "events before the cut do not reach the model"
+
+
+def test_a_run_that_did_not_end_well_is_taken_up_to_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wh, settings = Warehouse(str(tmp_path / "wh")), small_profile(tmp_path)
+    write_day(wh, n_items=ITEMS)
+    write_user_side(wh)
+    folder, unfinished = tmp_path / "wh" / "recommender" / f"ds={DAY}", tmp_path / "wh" / ".checkpoints"
+    shutil.rmtree(folder)
+    folder.write_text("in the way, which the job finds out when all is trained")
+    with pytest.raises(NotADirectoryError):
+        run(train_recommender, wh, settings)
+    assert "goes on" not in capsys.readouterr().out
+    left = sorted(path.name for path in (unfinished / "recommender" / f"ds={DAY}").iterdir())
+    assert left == ["checkpoint.json", "step-3.safetensors"]
+
+    folder.unlink()
+    run(train_recommender, wh, settings, "--refresh-id", "taken up")
+    assert "training: goes on after step 3, from the checkpoint of a run that" in capsys.readouterr().out
+    assert not list(unfinished.iterdir())
+    taken_up = bytes_of(wh, "recommender")
+    run(train_recommender, wh, settings, "--refresh-id", "undisturbed")
+    assert "goes on" not in capsys.readouterr().out
+    assert bytes_of(wh, "recommender") == taken_up
+
+    client = MlflowClient()
+    found = client.search_runs(
+        [tracking.find_experiment(client)],
+        "tags.`hymirec.refresh_id` = 'undisturbed' and attributes.run_name = 'train_recommender'",
+    )
+    rates = {name: client.get_metric_history(found[0].info.run_id, f"{name}_per_second") for name in READ}
+    assert [point.step for point in rates["users"]] == [2, 3, 4]
+    assert [point.step for point in rates["tokens"]] == [3, 4], "the light recommender reads no tokens"
+    for users, tokens in zip(rates["users"][1:], rates["tokens"], strict=True):
+        assert 4 + 2 <= tokens.value / users.value <= 4 + 4 + 2, "M coarse interests, up to R items, K queries a user"
+
+
+def test_what_became_of_a_phase_is_told_in_words_and_drawn_after_a_kill_too() -> None:
+    figures = {"validation_loss": 2.0}
+    for phase, recalls in (("light", (0.2, 0.1, 0.2, 0)), ("llm", (0.2, 0.25, 0.3, 15))):
+        names = (f"{name}_{phase}" for name in ("before", "after", "kept", "kept_step"))
+        figures |= dict(zip((f"validation_recall_{name}" for name in names), recalls, strict=True))
+    assert train_recommender.outcome(figures).endswith(
+        "light recommender 0.2000 -> 0.1000 (undone), the LLM 0.2000 -> 0.2500 (kept 0.3000 of step 15)"
+    )
+    losses, recalls = train_recommender.picture({76: 3.0, 77: 2.5}, 60, figures).axes
+    assert [list(line.get_xdata()) for line in losses.lines if line.get_label() == "LLM"] == [[16, 17]]
+    drawn = {line.get_label(): list(line.get_ydata()) for line in recalls.lines}
+    assert drawn == {"light recommender (undone)": [0.2, 0.1], "LLM (kept)": [0.2, 0.3]}
 
 
 def machine_with_two_devices(folder: Path) -> dict[str, str]:
