@@ -16,6 +16,9 @@ import psutil
 from infra.airflow_api import AirflowApi
 from infra.airflow_db import DAG
 
+QUICK_JVM = "-XX:TieredStopAtLevel=1"
+"""JAVA_TOOL_OPTIONS of clusters: their executors live for seconds too, as the drivers of infra/spark do."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
