@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,9 @@ def kill_at_random(day: Day, process: Process, rng: random.Random, seconds: floa
     return f"after {time.monotonic() - begun:.2f} s"
 
 
+@cache
 def after(day: Day, job: str, **more: str) -> dict[str, Any]:
-    """What an undisturbed run of the job leaves."""
+    """What an undisturbed run of the job leaves; run once, because ``day`` itself is never disturbed."""
     undisturbed = day.copy(day.warehouse.with_name("undisturbed"))
     undisturbed.must(job, **more)
     return seen(undisturbed.warehouse)

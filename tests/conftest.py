@@ -34,6 +34,14 @@ _OPTIONS = (
     "B",
 )  # of make, which `make test` hands on
 _DAYS = "tests/integration/"
+_DISTURBED = "tests/faults/disturbed"
+_ALONE = ("tests/integration/test_local_cluster.py", "tests/integration/test_backfill.py")
+"""Files of minutes that share no day with others, so that another process can run them; the one that starts services
+comes second, when those of the days are up."""
+_SHARED = {"tests/faults/test_files.py": _DISTURBED, "tests/faults/test_processes.py": _DISTURBED}
+"""Files that disturb the same day, which one process prepares for both."""
+_LONG = (_DAYS, *_ALONE, "tests/faults/test_embedding.py", _DISTURBED, "tests/test_house.py")
+"""What takes long: begun last, it would leave the other process idle at the end."""
 _STATE = pytest.StashKey[str]()
 
 # The same examples in every run: a failure is one of the code, and comes back.
@@ -57,19 +65,32 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the days of tests/integration last, or first where another process runs the fast tests meanwhile."""
+    """Put what takes minutes last, or first where several processes share the tests."""
     parallel = hasattr(config, "workerinput")
-    items.sort(key=lambda item: item.nodeid.startswith(_DAYS) != parallel)
+
+    def rank(item: pytest.Item) -> int:
+        scope = _scope(item.nodeid)
+        place = _LONG.index(scope) if scope in _LONG else len(_LONG)
+        return place if parallel else -place
+
+    items.sort(key=rank)
+
+
+def _scope(nodeid: str) -> str:
+    """What stays in one process: a file, or the files that share a day."""
+    file = nodeid.partition("::")[0]
+    days = file.startswith(_DAYS) and file not in _ALONE
+    return _DAYS if days else _SHARED.get(file, file)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Keep what shares fixtures in one process: a file, and all of tests/integration."""
+    """Keep what shares fixtures in one process."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _DAYS if nodeid.startswith(_DAYS) else super()._split_scope(nodeid)
+            return _scope(nodeid)
 
     return ByFile(config, log)
 

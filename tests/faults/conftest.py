@@ -34,6 +34,13 @@ def ready(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Day:
 
 
 @pytest.fixture(scope="session")
+def published(ready: Day) -> tuple[Day, float]:
+    """Return the day once it is published, and the seconds that took."""
+    day = ready.copy(ready.warehouse.with_name("published"))
+    return day, day.must("publish")
+
+
+@pytest.fixture(scope="session")
 def empty(ready: Day) -> Day:
     """Return a warehouse without anything, and a log to import into it."""
     write_log(ready.state / "log")

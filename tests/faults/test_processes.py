@@ -24,8 +24,8 @@ def test_readers_never_see_half_a_release(tmp_path: Path, rng: random.Random) ->
     assert seen.reads > SWITCHES / 2 and seen.distinct > SWITCHES / 4, "the reader was too slow to prove anything"
 
 
-def test_publish_killed_at_random(ready: Day, rng: random.Random) -> None:
-    seconds = ready.copy(ready.warehouse.with_name("timed")).must("publish")
+def test_publish_killed_at_random(ready: Day, published: tuple[Day, float], rng: random.Random) -> None:
+    _, seconds = published
     assert not kill_and_retry(ready, "publish", 3, rng, seconds).wrong
 
 

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from infra.airflow_api import AirflowApi, get_json
 from infra.airflow_db import DAG, POOLS
 from infra.local_env import environment
-from tests.integration.services import free_port
+from tests.integration.services import QUICK_JVM, free_port
 
 HELP = "a team's set-up is run on PostgreSQL, which is not on this machine; on Debian: apt-get install postgresql"
 _START_SECONDS, _RUN_SECONDS = 180, 1500
@@ -70,6 +70,7 @@ class Cluster:
                 "POSTGRES_HOST": "127.0.0.1",
                 "POSTGRES_PORT": str(self.postgres_port),
                 "SECRETS_FOLDER": str(state / "secrets"),
+                "JAVA_TOOL_OPTIONS": QUICK_JVM,
             }
         )
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.services import Services, local
+from tests.integration.services import Services, bundle, local
 
 HOUSEHOLDS, PRODUCTS = 60, 600
 FIRST_DAY, LAST_DAY = "2017-10-01", "2017-12-31"
@@ -141,14 +141,7 @@ def services(repository: Path, state: Path, tmp_path_factory: pytest.TempPathFac
     """Start the services, for all tests that use them; their Airflow has the docs' example beside our DAGs."""
     theirs = tmp_path_factory.mktemp("dags")
     (theirs / "load_release.py").write_text(example_of_the_docs(repository))
-    bundles = [
-        {
-            "name": name,
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(folder)},
-        }
-        for name, folder in (("dags-folder", repository / "dags"), ("theirs", theirs))
-    ]
+    bundles = [bundle("dags-folder", repository / "dags"), bundle("theirs", theirs)]
     found = Services(repository, state, AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps(bundles))
     done = found.call("up")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,15 @@ import psutil
 from infra.airflow_api import AirflowApi
 from infra.airflow_db import DAG
 
+QUICK_JVM = "-XX:TieredStopAtLevel=1"
+"""JAVA_TOOL_OPTIONS of clusters: their executors live for seconds too, as the drivers of infra/spark do."""
+
+
+def bundle(name: str, folder: Path) -> dict[str, Any]:
+    """A folder of DAGs, as Airflow's setting ``dag_bundle_config_list`` names it."""
+    local_bundle = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return {"name": name, "classpath": local_bundle, "kwargs": {"path": str(folder)}}
+
 
 def free_port() -> int:
     with socket.socket() as probe:

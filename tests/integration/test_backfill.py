@@ -14,12 +14,19 @@ from typing import Any
 
 import pytest
 
-from infra.airflow_db import DAG
-from tests.integration.services import Services
+from infra.airflow_db import DAG, migrate
+from infra.local_env import environment
+from tests.integration.services import Services, bundle, local
 from tests.mail import MailServer, text_of
 
 pytestmark = pytest.mark.integration
 DAYS = ("2017-12-03", "2017-12-04", "2017-12-05")
+IMPATIENT = f'''"""{DAG} of Airflow, whose runs look every few seconds whether it is their turn."""
+
+from dags.hymirec_refresh import dag
+
+dag.get_task("resolve").poke_interval = 10
+'''
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         "html_content": "{{ exception }}",
     }
     warehouse = str(tmp_path_factory.mktemp("empty"))
+    dags = tmp_path_factory.mktemp("dags")
+    (dags / "impatient.py").write_text(IMPATIENT)
     with MailServer() as mail:
         services = Services(
             repository,
@@ -51,10 +60,11 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             HYMIREC_NOTIFIER="airflow.providers.smtp.notifications.smtp.SmtpNotifier",
             HYMIREC_NOTIFIER_KWARGS=json.dumps(arguments),
             AIRFLOW_CONN_SMTP_DEFAULT=mail.connection,
+            AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps([bundle("dags-folder", dags)]),
         )
         try:
             # Before the scheduler writes to the same SQLite, which may refuse one of two writers.
-            services.airflow("db", "migrate")
+            migrate(environment(local(services.state)), services.state / "airflow-db.log")
             services.airflow("dags", "reserialize")
             services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
             done = services.call("up")

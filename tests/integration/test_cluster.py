@@ -21,8 +21,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(repository: Path, refreshed: Refreshed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     found = Cluster(repository, tmp_path_factory.mktemp("cluster"))
+    # The weights are those that the days before converted: half a gigabyte, the same on every machine.
+    (Path(found.env["HYMIREC_STATE"]) / "models").symlink_to(refreshed.slice.state / "models")
     try:
         found.start()
         yield found

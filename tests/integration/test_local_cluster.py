@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from tests.integration import spark_day
+from tests.integration.services import QUICK_JVM
 from tests.small_day import profile
 
 pytestmark = pytest.mark.integration
@@ -54,6 +55,7 @@ def test_two_executors_write_what_one_process_writes(spark: SparkSession, tmp_pa
         env={
             **os.environ,
             "SPARK_HOME": str(home),
+            "JAVA_TOOL_OPTIONS": QUICK_JVM,
             "PYSPARK_SUBMIT_ARGS": f"--master {MASTER} --conf spark.ui.enabled=false pyspark-shell",
         },
         capture_output=True,
