@@ -23,7 +23,7 @@ from hymirec_model.config import EncoderTrainingConfig, ItemSpaceConfig
 from hymirec_model.content_encoder import ContentEncoder
 from hymirec_model.devices import repeatable_on_cpu, training_dtype
 from hymirec_model.histories import Batch, Histories
-from hymirec_model.item_space import Floats, ItemSpace
+from hymirec_model.item_space import Floats, Halves, ItemSpace
 from hymirec_model.negatives import NegativeSampler
 from hymirec_model.user_side import UserSide
 from hymirec_model.window_sampler import WindowSampler
@@ -58,8 +58,9 @@ def train_item_space(
     config: ItemSpaceConfig,
     report: Report,
     device: torch.device = CPU,
+    images: Halves | None = None,
 ) -> None:
-    """Train head, residuals and user side on stored text states, in place; they end up on ``device``.
+    """Train heads, residuals and user side on stored text states, in place; they end up on ``device``.
 
     Parameters
     ----------
@@ -71,6 +72,8 @@ def train_item_space(
         Only what training may see.
     config : ItemSpaceConfig
     report : callable
+    images : float16 array of shape (I, g), optional
+        Unit image vectors, zero where an item has none.
     """
     sampler = WindowSampler(
         histories,
@@ -84,7 +87,7 @@ def train_item_space(
     counts = np.bincount(histories.items, minlength=len(state_of_item))
     negatives_of = NegativeSampler(counts, config.seed)
     space, user_side = space.to(device), user_side.to(device)
-    dense = [*space.head.parameters(), *user_side.parameters()]
+    dense = [*space.heads(), *user_side.parameters()]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(dense, lr=config.learning_rate, weight_decay=0.01)]
     if config.residual:
         optimizers.append(torch.optim.SparseAdam([space.residual.weight], lr=config.learning_rate))
@@ -96,7 +99,8 @@ def train_item_space(
         batch, negatives = next(batches), negatives_of.draw(config.negatives)
         items, places = distinct_items(batch, negatives.ids)
         states_of_items = torch.from_numpy(states[state_of_item[items.numpy()]]).to(device)
-        vectors = space(states_of_items, items.to(device))
+        pictures = None if images is None else torch.from_numpy(images[items.numpy()]).to(device).float()
+        vectors = space(states_of_items, items.to(device), pictures)
         batch, negatives, places = batch.to(device), negatives.to(device), places.to(device)
         loss = user_side.loss(batch, vectors, places, negatives)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -123,7 +127,7 @@ def tune_encoder(
     ----------
     encoder : ContentEncoder
     texts : list of str
-        Text of every item.
+        Text of every item. Images play no part here: the text has to stand for items that have none.
     histories : Histories
         Only what training may see.
     space_config : ItemSpaceConfig

@@ -3,8 +3,8 @@
 Reads ``events`` of the days after the previous accepted day up to ds (the first run: all days up to ds) and
 ``items``. Writes ``accepted_events/ds``, ``catalog/ds`` and ``quarantine/ds``. Bad rows go to quarantine
 with a reason; the run stops when their share exceeds ``contract.max_bad_share``, or at once when a column
-is missing or has a wrong type. It stops, too, when good rows are unlike those of the days before; see
-:mod:`jobs.platform.input_drift`.
+is missing or has a wrong type. A bad image vector is reported there too, and its item stays without it. The run stops,
+too, when good rows are unlike those of the days before; see :mod:`jobs.platform.input_drift`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jobs.platform.datasets import dataset
 from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.input_drift import Drift, compare_catalog, compare_days, stop_on_breach, usual_days
 from jobs.platform.input_statistics import Statistics, event_statistics
+from jobs.platform.item_images import IMAGE, image_length, judge_images, with_image_faults
 from jobs.platform.lineage import accepted_chain, check_numbering, content_of
 from jobs.platform.names import Drift as DriftWord
 from jobs.platform.names import ds_of
@@ -162,7 +163,7 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
         event_rows=sum(file.rows for file in facts),
         day_rows=day_rows,
         items=items,
-        item_types={name: kind for name, kind in item_types.items() if name in ITEM_COLUMNS},
+        item_types={name: kind for name, kind in item_types.items() if name in (*ITEM_COLUMNS, IMAGE)},
         item_rows=sum(file.rows for file in item_facts),
     )
 
@@ -201,11 +202,13 @@ def check_inputs(
         wh.write_partition("accepted_events", ds) as accepted,
         wh.write_partition("catalog", ds) as catalog,
     ):
-        write_catalog(spark, wh, catalog, items, judged, inputs, contract)
+        length = image_length(items)
+        items = judge_images(items, length)
+        write_catalog(spark, wh, catalog, items, judged, inputs, contract, length)
         events = match_items(judged, spark.read.parquet(catalog.path), items.filter("reason IS NOT NULL"))
         write_accepted(spark, accepted, events, inputs)
         drift = measure_drift(spark, wh, accepted, catalog, inputs, contract)
-        quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": items})
+        quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": with_image_faults(items)})
         rows_read = {"events": inputs.event_rows, "items": inputs.item_rows}
         check_shares(ds, quarantined, rows_read, contract.max_bad_share)
         # A bad day must not hide among the many that a first run takes.
@@ -239,6 +242,7 @@ def write_catalog(
     events: DataFrame,
     inputs: Inputs,
     contract: ContractConfig,
+    image_length: int,
 ) -> None:
     """Write the catalogue, sorted by item_index, from judged items and (in the first run) judged events."""
     previous = wh.partition("catalog", inputs.previous.ds) if inputs.previous else None
@@ -249,7 +253,7 @@ def write_catalog(
         first_seen = spark.createDataFrame([], "item_id string, first_ds string")
     old = spark.read.parquet(previous.path) if previous else None
     good = items.filter("reason IS NULL").drop("reason", "column_name")
-    rows = build_catalog(good, old, first_seen, first_number, contract).fillna(out.ds, "first_ds")
+    rows = build_catalog(good, old, first_seen, first_number, contract, image_length).fillna(out.ds, "first_ds")
     files = -(-(inputs.item_rows + first_number) // ROWS_A_FILE)
     ordered = rows.coalesce(1) if files <= 1 else rows.repartitionByRange(files, "item_index")
     ordered.sortWithinPartitions("item_index").write.parquet(out.path)
@@ -264,6 +268,8 @@ def write_catalog(
         "previous": previous.ds if previous else None,
         "parent_numbering": previous.info["numbering"] if previous else None,
     }
+    if image_length:
+        out.info["image_length"] = image_length
 
 
 def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.platform.item_images import IMAGE
 from jobs.platform.profile import ContractConfig
 
 ITEM_COLUMNS = ("item_id", "title", "description", "category", "updated_at")
@@ -21,7 +22,7 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
     Parameters
     ----------
     items : pyspark.sql.DataFrame
-        The columns of ITEM_COLUMNS; missing ones are filled with null.
+        The columns of ITEM_COLUMNS, missing ones filled with null, and image_vector where there is one.
     contract : ContractConfig
 
     Returns
@@ -33,11 +34,13 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
     for name in ITEM_COLUMNS:
         if name not in items.columns:
             items = items.withColumn(name, F.lit(None).cast("string"))
-    items = items.select(*ITEM_COLUMNS)
+    images = [name for name in items.columns if name == IMAGE]
+    items = items.select(*ITEM_COLUMNS, *images)
     column = F.when(is_blank("item_id"), "item_id").when(is_blank("title"), "title")
     items = items.withColumn("column_name", column)
     content = F.xxhash64(F.lit(contract.seed), "title", "description", "category")
-    order = (F.col("updated_at").desc_nulls_last(), content, "title", "description", "category")
+    order: list[Column | str] = [F.col("updated_at").desc_nulls_last(), content]
+    order += ["title", "description", "category", *images]
     place = F.row_number().over(Window.partitionBy("item_id", F.col("column_name").isNull()).orderBy(*order))
     duplicate = F.col("column_name").isNull() & (F.col("place") > 1)
     return (
@@ -57,6 +60,7 @@ def build_catalog(
     first_seen: DataFrame,
     first_number: int,
     contract: ContractConfig,
+    image_length: int = 0,
 ) -> DataFrame:
     """Continue the catalogue with a day's good items.
 
@@ -75,16 +79,19 @@ def build_catalog(
     first_number : int
         Rows of ``previous``.
     contract : ContractConfig
+    image_length : int, default=0
+        That of the images of ``items``; 0 where there are none.
 
     Returns
     -------
     pyspark.sql.DataFrame
-        item_index, item_id, title, text, text_hash, category, first_ds.
+        item_index, item_id, title, text, text_hash, category, first_ds, and image_vector where there are images.
     """
+    images = [IMAGE] if image_length else []
     parts = [_tidy(name) for name in ("title", "description", "category")]
     text = F.substring(F.concat_ws(". ", *parts), 1, contract.max_text_chars)
     items = items.select(
-        "item_id", _tidy("title").alias("title"), text.alias("text"), _tidy("category").alias("category")
+        "item_id", _tidy("title").alias("title"), text.alias("text"), _tidy("category").alias("category"), *images
     ).withColumn("text_hash", F.left(F.sha2("text", 256), F.lit(32)))
     known = None if previous is None else previous.select("item_id", "item_index", "first_ds")
     new = items.select("item_id") if known is None else items.select("item_id").join(known, "item_id", "left_anti")
@@ -95,14 +102,17 @@ def build_catalog(
     numbered = numbered.select("item_id", "item_index", "first_ds")
     numbers = numbered if known is None else known.unionByName(numbered)
     rows = numbers.join(items, "item_id", "left")
-    columns = ("title", "text", "text_hash", "category")
+    columns = ("title", "text", "text_hash", "category", *images)
     if previous is not None:
+        if images:  # of another length they are those of another image model
+            there = F.col(IMAGE) if IMAGE in previous.columns else F.lit(None).cast("array<float>")
+            previous = previous.withColumn(IMAGE, F.when(F.size(there) == image_length, there))
         old = previous.select("item_id", *(F.col(name).alias(f"old_{name}") for name in columns))
         rows = rows.join(old, "item_id", "left")
         vanished = F.col("text_hash").isNull()
-        for name in ("title", "text", "category", "text_hash"):  # text_hash last: it is what tells
+        for name in ("title", "text", "category", *images, "text_hash"):  # text_hash last: it is what tells
             rows = rows.withColumn(name, F.when(vanished, F.col(f"old_{name}")).otherwise(F.col(name)))
-    return rows.select("item_index", "item_id", "title", "text", "text_hash", "category", "first_ds")
+    return rows.select("item_index", "item_id", "title", "text", "text_hash", "category", "first_ds", *images)
 
 
 def _tidy(name: str) -> Column:

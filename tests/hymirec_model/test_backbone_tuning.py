@@ -18,7 +18,6 @@ from hymirec_model.devices import training_dtype
 from hymirec_model.encoder_training import tune_encoder
 from hymirec_model.errors import InputError
 from hymirec_model.weights import resolve
-from jobs.platform.training import MODELS
 from tests.hymirec_model import planted
 
 KINDS = ["whole milk", "dog food", "red wine", "shampoo", "frozen pizza", "garden hose"]
@@ -37,7 +36,9 @@ CONFIG = EncoderTrainingConfig(
 SPACE = ItemSpaceConfig(dim=4, batch_users=4, window=2)
 SMALL = {
     "bert": BertConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=4, intermediate_size=48),
-    "llama": LlamaConfig(num_hidden_layers=2, hidden_size=32, num_attention_heads=4, intermediate_size=48),
+    "llama": LlamaConfig(  # SmolLM2's kind
+        num_hidden_layers=2, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48
+    ),
 }
 Weights = dict[str, torch.Tensor]
 
@@ -54,13 +55,13 @@ def small(kind: str) -> ContentEncoder:
     backbone = AutoModel.from_config(SMALL[kind])
     if kind == "bert":
         backbone.pooler = None
-    tokenizer = AutoTokenizer.from_pretrained(resolve("minilm-l6", MODELS))
+    tokenizer = AutoTokenizer.from_pretrained(resolve("minilm-l6", Path()))
     return ContentEncoder(EncoderConfig(precision="float32"), backbone, tokenizer).eval()
 
 
-def pretrained(weights: str) -> ContentEncoder:
-    config = EncoderConfig(weights=weights, backbone_layers=1, precision="float32")
-    return ContentEncoder.from_pretrained(config, resolve(weights, MODELS)).eval()
+def minilm() -> ContentEncoder:
+    config = EncoderConfig(backbone_layers=1, precision="float32")
+    return ContentEncoder.from_pretrained(config, resolve("minilm-l6", Path())).eval()
 
 
 def tune(encoder: ContentEncoder, config: EncoderTrainingConfig = CONFIG) -> list[dict[str, float]]:
@@ -80,9 +81,9 @@ def while_adapted(name: str, tuned: Weights) -> torch.Tensor:
     return tuned[name] if name in tuned else tuned[f"{stem}.base_layer.{leaf}"]
 
 
-@pytest.mark.parametrize("weights", ["minilm-l6", "smollm2-135m"])
-def test_low_rank_tuning_moves_updates_alone_which_become_part_of_the_weights(weights: str) -> None:
-    encoder = pretrained(weights)
+@pytest.mark.parametrize("model", ["minilm", "llama"])
+def test_low_rank_tuning_moves_updates_alone_which_become_part_of_the_weights(model: str) -> None:
+    encoder = minilm() if model == "minilm" else small(model)
     before, original = copied(encoder), encoder.embed(TEXTS)
     linear = sum(isinstance(part, torch.nn.Linear) for part in encoder.backbone.modules())
     tokens, unmerged = encoder.tokenize(TEXTS[:6]), []
@@ -102,7 +103,7 @@ def test_low_rank_tuning_moves_updates_alone_which_become_part_of_the_weights(we
     assert copied(encoder).keys() == before.keys() and all(p.requires_grad for p in encoder.parameters())
     with torch.no_grad():
         np.testing.assert_allclose(encoder(tokens).numpy(), unmerged[0], atol=1e-4 * np.abs(unmerged[0]).max())
-    assert np.abs(encoder.embed(TEXTS) - original).max() > 0.01
+    assert np.abs(encoder.embed(TEXTS) - original).max() > 1e-3
 
 
 def test_what_was_tuned_by_low_rank_is_saved_as_a_plain_model(

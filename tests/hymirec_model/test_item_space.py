@@ -9,6 +9,7 @@ import torch
 
 from hymirec_model.config import ItemSpaceConfig
 from hymirec_model.encoder_training import train_item_space
+from hymirec_model.histories import newest_batch
 from hymirec_model.item_space import ItemSpace
 from hymirec_model.user_side import UserSide
 from tests.hymirec_model import planted
@@ -99,3 +100,75 @@ def test_saved_and_loaded_spaces_are_equal_to_the_bit(tmp_path: Path) -> None:
     loaded.save(tmp_path / "b")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+IMAGES = planted.vectors(ITEMS + UNSEEN, 10, noise=0.5, seed=1).astype(np.float16)
+NO_TASTE = np.random.default_rng(2).normal(size=(ITEMS + UNSEEN, HIDDEN)).astype(np.float32)  # of such texts
+
+
+def trained(images: np.ndarray | None, texts: np.ndarray = NO_TASTE) -> tuple[ItemSpace, UserSide]:
+    torch.manual_seed(0)
+    built = ItemSpace(CONFIG, HIDDEN, ITEMS + UNSEEN, 0 if images is None else images.shape[1])
+    built.initialise(texts, STATE_OF_ITEM, LOG, images)
+    torch.manual_seed(0)
+    side = UserSide(CONFIG.dim, recency=CONFIG.recency)
+    train_item_space(built, side, texts, STATE_OF_ITEM, LOG, CONFIG, lambda step, metrics: None, images=images)
+    return built.eval(), side.eval()
+
+
+def new_items_found(images: np.ndarray | None) -> float:
+    """Share of the four nearest items that nobody has taken yet which are of a user's two groups: 1/3 by chance."""
+    built, side = trained(images)
+    vectors = torch.from_numpy(built.vectors(NO_TASTE, STATE_OF_ITEM, images=images))
+    batch = newest_batch(LOG, np.arange(len(LOG)), CONFIG.history)
+    with torch.no_grad():
+        user_B1d = side.light(vectors[batch.items_BN], batch.ages_BN, batch.mask_BN)
+    nearest = (user_B1d[:, 0] @ vectors[ITEMS:].T).topk(4).indices.numpy()
+    groups = planted.group_of(ITEMS)[LOG.items.reshape(len(LOG), -1)]
+    liked = [np.isin(planted.group_of(UNSEEN)[row], own).mean() for row, own in zip(nearest, groups, strict=True)]
+    return float(np.mean(liked))
+
+
+def test_images_that_tell_the_taste_find_new_items_where_texts_do_not() -> None:
+    blind, seeing = new_items_found(None), new_items_found(IMAGES)
+    assert blind < 0.4 and seeing > 0.6
+
+
+def test_items_without_an_image_lie_where_their_text_says_as_if_nobody_had_one() -> None:
+    some = IMAGES.copy()
+    some[::2] = 0
+    torch.manual_seed(0)
+    built, plain = ItemSpace(CONFIG, HIDDEN, ITEMS + UNSEEN, some.shape[1]), space()
+    built.initialise(STATES, STATE_OF_ITEM, LOG, some)
+    vectors, known = built.vectors(STATES, STATE_OF_ITEM, images=some), plain.vectors(STATES, STATE_OF_ITEM)
+    bare = ~some.any(1)
+    assert np.array_equal(vectors[bare], known[bare])
+    assert np.abs(vectors - known)[~bare].max(1).min() > 1e-3
+    assert np.array_equal(built.vectors(STATES, STATE_OF_ITEM)[ITEMS:], from_text(built)[ITEMS:])
+    np.testing.assert_allclose(built.vectors(STATES, STATE_OF_ITEM, 7, some), vectors, atol=1e-6)
+
+
+def test_equal_texts_with_other_images_lie_apart() -> None:
+    built, _ = trained(IMAGES)
+    same_text = np.zeros(ITEMS + UNSEEN, np.int64)
+    new = built.vectors(NO_TASTE, same_text, images=IMAGES)[ITEMS:]
+    apart = np.linalg.norm(new[:, None] - new, axis=-1)[~np.eye(UNSEEN, dtype=bool)]
+    assert apart.min() > 1e-3 and gap(new) > 0.1
+
+
+def test_images_that_nobody_has_taken_change_nothing() -> None:
+    late = IMAGES.copy()
+    late[:ITEMS] = 0
+    built, _ = trained(late)
+    plain, _ = trained(None)
+    without = plain.vectors(NO_TASTE, STATE_OF_ITEM)
+    np.testing.assert_allclose(built.vectors(NO_TASTE, STATE_OF_ITEM, images=late), without, atol=1e-5)
+
+
+def test_spaces_with_images_are_saved_and_loaded_to_the_bit(tmp_path: Path) -> None:
+    built, _ = trained(IMAGES)
+    built.save(tmp_path)
+    loaded = ItemSpace.load(tmp_path)
+    assert loaded.image == IMAGES.shape[1]
+    given = {"states": NO_TASTE, "state_of_item": STATE_OF_ITEM, "images": IMAGES}
+    assert np.array_equal(loaded.vectors(**given), built.vectors(**given))
