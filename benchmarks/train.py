@@ -76,7 +76,7 @@ def contest(results: Results, model: HyMiRec, users: int, turns: int, device: to
     measured = np.array([[timed(call, device) for call in calls] for _ in range(turns)])
     middle, spread = np.median(measured, axis=0), measured.std(0)
     peak = 2 * SIDE**3 / middle[2]
-    layers = len(model.llm.backbone.layers)
+    layers = model.llm.backbone.config.num_hidden_layers
     about = {"layers": layers, "users": users, "history": model.config.history, "device": device.type}
     for number, name in enumerate(("step", "bare")):
         seconds = float(middle[number])
@@ -94,7 +94,7 @@ def model_flop(model: HyMiRec, users: int) -> float:
     """FLOP of the LLM's forward and backward passes on a batch."""
     backbone, length = model.llm.backbone, tokens(model)
     parameters = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-    attention = 12 * len(backbone.layers) * backbone.config.hidden_size * length
+    attention = 12 * backbone.config.num_hidden_layers * backbone.config.hidden_size * length
     return float(users * length * (6 * parameters + attention))
 
 
