@@ -39,7 +39,7 @@ LIGHT = 0.4  # of stage 2's time
 CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
-MODEL = RecommenderConfig(history=200)
+MODEL = RecommenderConfig(history=200, backbone_layers=1)
 ONE = {"interests": 1, "coarse_interests": 1}
 TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5)
 
@@ -68,13 +68,16 @@ FORMS = {
     "matched interests, max (the paper's form)": Form(
         replace(MODEL, interests=4, refine=False, objective="dmil", merge="max"), stage_1=LLM_ALONE
     ),
+    "stage 1 alone": Form(None),
+}
+PARTS = {
     "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
     "HyMiRec without a long history (20 events)": Form(replace(MODEL, history=MODEL.recent)),
     "HyMiRec, random weights instead of the LLM's": Form(MODEL, pretrained=False),
     "HyMiRec without the LLM": Form(MODEL, llm=False),
     "HyMiRec without stage 1's training": Form(MODEL, stage_1=0),
-    "stage 1 alone": Form(None),
 }
+"""HyMiRec without one of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,8 @@ def _stage_2(
         model = HyMiRec(config, first.vectors.shape[1], backbone)
         model.start_from(first.user_side)
         chosen = replace(training, light_steps=light_steps, steps=steps)
+        if light_steps == TRIAL:
+            chosen = replace(chosen, validation_users=0)
         report = lambda *_: marks.append(time.process_time())  # noqa: E731
         marks.clear()
         train_recommender(model, table, items, log.train, chosen, report, CPU, mask_seen=log.mask_seen)  # type: ignore[arg-type]

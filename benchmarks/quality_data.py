@@ -41,7 +41,7 @@ WINDOWS = {
     "amazon-beauty-2014": Window(3, 8),
     "amazon-toys-2014": Window(3, 8),
 }
-MOST_USERS = 10_000  # that are ranked for, a seeded sample where there are more
+MOST_USERS = 3_000  # that are ranked for, a seeded sample where there are more
 REPEATS = ("online-retail",)  # people buy the same thing again, so what they had is not masked
 
 
