@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
 MODEL = RecommenderConfig(history=200, backbone_layers=1)
-ONE = {"interests": 1, "coarse_interests": 1}
+ONE = replace(MODEL, interests=1, coarse_interests=1)
 TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5)
 
 
@@ -63,8 +63,8 @@ class Form:
 
 FORMS = {
     "HyMiRec": Form(MODEL),
-    "one interest, window (control)": Form(replace(MODEL, **ONE)),
-    "one interest, next item (HLLM's form)": Form(replace(MODEL, **ONE, refine=False), window=1, stage_1=LLM_ALONE),
+    "one interest, window (control)": Form(ONE),
+    "one interest, next item (HLLM's form)": Form(replace(ONE, refine=False), window=1, stage_1=LLM_ALONE),
     "matched interests, max (the paper's form)": Form(
         replace(MODEL, interests=4, refine=False, objective="dmil", merge="max"), stage_1=LLM_ALONE
     ),

@@ -42,7 +42,7 @@ def fit(
     settings |= {"mask_seen": int(log.mask_seen)}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
-        np.savez(source, **given)
+        np.savez(source, **given)  # type: ignore[arg-type]
         command = [sys.executable, str(SCRIPT), str(source), str(target), json.dumps(settings)]
         subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(packages)}, stderr=subprocess.DEVNULL)
         with np.load(target) as found:

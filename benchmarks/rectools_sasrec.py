@@ -27,7 +27,7 @@ LIST = 200
 TASKS = ("window", "next")
 
 
-class StopAfter(Callback):
+class StopAfter(Callback):  # type: ignore[misc]
     """Ends the training after so many seconds of CPU time."""
 
     def __init__(self, seconds: float) -> None:
@@ -91,7 +91,7 @@ def main(source: str, target: str, settings: dict[str, float]) -> None:
         rows = np.full((int(given[f"{task}_count"]), LIST), -1, np.int64)
         rows[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]
         lists[task] = rows
-    np.savez(target, **lists)
+    np.savez(target, **lists)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ from hymirec_model.histories import Batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.llm_recommender import load_backbone
 from hymirec_model.negatives import Negatives
-from hymirec_model.training import Items, TrainingStep
+from hymirec_model.training import Items
+from hymirec_model.training_step import BatchReader, TrainingStep
 from jobs.platform.local import state_folder
 
 MOST_TIMES, LEAST_MFU, LEAST_BYTES = 1.15, 0.4, 50.0
@@ -108,13 +109,14 @@ def random_batch(users: int, history: int, window: int) -> Batch:
 def training_step(model: HyMiRec, users: int, device: torch.device) -> Call:
     """One step as :func:`hymirec_model.training.train_recommender` takes it, with the batch's way to the device."""
     config = RecommenderTrainingConfig(batch_users=users)
-    step = TrainingStep(model, CodeTable(torch.randn(1, CODES, 256, DIM), torch.zeros(1, 0, 2)), config).to(device)
+    table = CodeTable(torch.randn(1, CODES, 256, DIM), torch.zeros(1, 0, 2))
     items = Items(
         vectors_Id=F.normalize(torch.randn(ITEMS, DIM), dim=-1),
         codes_IL=torch.randint(256, (ITEMS, CODES)),
         generation_I=torch.zeros(ITEMS, dtype=torch.long),
         counts_I=torch.ones(ITEMS, dtype=torch.long),
-    ).to(device)
+    )
+    step = TrainingStep(BatchReader(model, table, items.to(device)).to(device), config, device)
     batch = random_batch(users, model.config.history, config.window)
     negatives = Negatives(torch.randint(ITEMS, (config.negatives,)), torch.zeros(config.negatives))
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -122,9 +124,7 @@ def training_step(model: HyMiRec, users: int, device: torch.device) -> Call:
 
     def call() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss, _ = step(batch.to(device), items, negatives.to(device), 0, light_only=False)
-        loss.backward()
+        step.backward(batch, negatives, 0, light_only=False)
         nn.utils.clip_grad_norm_(trained, config.clip_norm)
         optimizer.step()
 

@@ -27,12 +27,12 @@ def test_step_and_bare_passes_are_timed_and_train(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(train, "SIDE", 64)
     model = recommender()
     monkeypatch.setattr(train, "DIM", model.dim)
-    before = model.light.look.detach().clone()
+    before = model.light.write.weight.detach().clone()
     results = Results("few", commit="none")
     contest(results, model, 3, 1, CPU)
     assert [(row["name"], row["layers"]) for row in results.rows] == [("step", 1), ("bare", 1)]
     assert all(row["s"] > 0 and row["mfu"] > 0 for row in results.rows)
-    assert not torch.equal(model.light.look, before)
+    assert not torch.equal(model.light.write.weight, before)
 
 
 def test_checks_hold_the_ratio_and_on_a_gpu_the_utilisation() -> None:
