@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -29,8 +29,8 @@ import numpy.typing as npt
 import torch
 import typer
 
-from benchmarks import rectools
-from benchmarks.hymirec_forms import FORMS, PARTS, Trainer
+from benchmarks import rectools_peer
+from benchmarks.hymirec_forms import FORMS, ONCE, Trainer
 from benchmarks.quality_data import LOGS, WINDOWS, Log, LogName, Task, load
 from benchmarks.report import Check, Results
 from benchmarks.sequence_peers import ComiRec, SASRec
@@ -71,29 +71,38 @@ def main(
     """Train every contender and write benchmarks/results/quality-DATA.json (quality-DATA-validation.json)."""
     if data not in LOGS:
         raise SystemExit(f"error: --data is {data}; allowed: {', '.join(LOGS)}")
-    known = [*FORMS, *PARTS, *LEARNING, *COUNTING]
+    known = [*FORMS, *ONCE, *LEARNING, *COUNTING]
     if unknown := set(only) - set(known):
         raise SystemExit(f"error: --only is {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     name: LogName = data
     load(name, shared, validation=validation)  # embeds the texts, once for all processes
     chosen = [title for title in known if not only or title in only]
-    # Forms share stage 1, so they stay in one process; what HyMiRec is without a part takes one seed.
-    groups = [[title for title in chosen if title in group] for group in (FORMS, LEARNING, PARTS, COUNTING)]
-    jobs = [(seed, group) for seed in range(seeds) for group in groups[:2] if group]
-    jobs += [(0, group) for group in groups[2:] if group]
+    mine, ours, peers, counting = (
+        [title for title in chosen if title in group] for group in (FORMS, FORMS | ONCE, LEARNING, COUNTING)
+    )
+    # Forms share stage 1, so those of a seed stay in one process. The longest job comes first.
+    jobs = [(0, ours), (0, counting), *((seed, group) for seed in range(seeds) for group in (peers, mine))]
+    jobs = [(seed, group) for seed, group in jobs if group and (seed or group is not mine)]
     runs: dict[str, list[Run]] = {title: [] for title in chosen}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         train = partial(trained, name, shared, validation, seconds)
-        for found in pool.map(train, *zip(*jobs, strict=True)):
-            for title, run in found.items():
-                runs[title].append(run)
+        futures = [pool.submit(train, seed, group) for seed, group in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    for future in futures:
+        for title, run in future.result().items():
+            runs[title].append(run)
     results = Results(f"quality-{name}" + "-validation" * validation)
     ahead = mean_over_seeds(runs[MINE]) if MINE in runs else None
     for title, of_title in runs.items():
         row = {"name": title, "seconds": 0 if title in COUNTING else seconds, "seeds": len(of_title)}
         row |= figures(of_title)
         if ahead is not None and title != MINE:
-            same = mean_over_seeds(runs[MINE][: len(of_title)]) if title in PARTS else ahead
+            same = mean_over_seeds(runs[MINE][: len(of_title)]) if title in ONCE else ahead
             row |= lead(same, mean_over_seeds(of_title))
         results.add(row)
     results.checks = checks(results.rows)
@@ -130,8 +139,8 @@ def rankers(log: Log, titles: list[str], seconds: float, seed: int) -> Iterator[
     """Train contenders, each when it is asked for."""
     forms = Trainer(log, WINDOWS[log.name].events, seconds, seed)
     for title in titles:
-        if title in FORMS or title in PARTS:
-            yield title, forms.fit((FORMS | PARTS)[title])
+        if title in FORMS or title in ONCE:
+            yield title, forms.fit((FORMS | ONCE)[title])
         elif title in LEARNING:
             yield title, LEARNING[title](log, seconds, seed)
         else:
@@ -148,7 +157,7 @@ def _sequence(kind: type[SASRec | ComiRec], log: Log, seconds: float, seed: int)
 
 
 def _rectools(log: Log, seconds: float, seed: int) -> Ranker:
-    return rectools.fit(log, *SEQUENCES.get(log.name, SPARSE), seconds, seed)
+    return rectools_peer.fit(log, *SEQUENCES.get(log.name, SPARSE), seconds, seed)
 
 
 LEARNING: dict[str, Callable[[Log, float, int], Ranker]] = {

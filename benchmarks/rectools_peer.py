@@ -27,7 +27,7 @@ def fit(
     Raises
     ------
     SystemExit
-        If its packages are not there.
+        If its packages are not there, or it fails.
     """
     packages = state_folder() / "rectools"
     if not (packages / "rectools").is_dir():
@@ -44,7 +44,11 @@ def fit(
         source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
         np.savez(source, **given)  # type: ignore[arg-type]
         command = [sys.executable, str(SCRIPT), str(source), str(target), json.dumps(settings)]
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(packages)}, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, env=os.environ | {"PYTHONPATH": str(packages)}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"error: {SCRIPT.name} ended with {done.returncode}\n{done.stderr[-2000:]}")
         with np.load(target) as found:
             lists = {name: found[name] for name in tasks}
 
