@@ -38,7 +38,11 @@ def taste_groups(directions_BNd: Tensor, weight_BN: Tensor, mask_BN: Tensor, gro
     Tensor of shape (B, N, M), float32
         1 where an event is in the place's group, else 0.
     """
-    directions_BNd, weight_BN = directions_BNd.float(), weight_BN.float() * mask_BN
+    with torch.autocast(directions_BNd.device.type, enabled=False):  # centres that are near would become one
+        return _groups(directions_BNd.float(), weight_BN.float() * mask_BN, mask_BN, groups)
+
+
+def _groups(directions_BNd: Tensor, weight_BN: Tensor, mask_BN: Tensor, groups: int) -> Tensor:
     users_B = torch.arange(len(directions_BNd), device=directions_BNd.device)
     centre_Bd = directions_BNd[users_B, weight_BN.argmax(1)]
     centres, nearest_BN = [centre_Bd], (directions_BNd @ centre_Bd[..., None])[..., 0]
