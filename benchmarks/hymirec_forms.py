@@ -107,9 +107,9 @@ class Trainer:
         log, seed = self.log, self.seed
         if form.model is None:
             first = _stage_1(log, self.window, self.seconds, seed)
-            side, counts = first.user_side, _counts(log)
+            side = first.user_side
             scale = float(side.log_scale.detach().exp())
-            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), counts, scale))
+            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), _counts(log)))
             return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, None, MODEL.history)
         began = time.process_time()
         if form.stage_1:

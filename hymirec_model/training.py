@@ -163,8 +163,7 @@ def train_recommender(
             if checkpoints and rank == 0 and config.checkpoint_steps and done % config.checkpoint_steps == 0:
                 checkpoints.write(training, _checkpoint(phase, figures, streams, device))
         figures |= phase.end()
-    vectors_Id, counts_I = reader.items.vectors_Id, reader.items.counts_I
-    model.light.newcomer.copy_(popular_direction(vectors_Id, counts_I, float(model.scale.detach())))
+    model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, reader.items.counts_I))
     model.eval()
     return figures | validation.losses()
 

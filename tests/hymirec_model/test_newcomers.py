@@ -13,7 +13,7 @@ def test_what_everybody_takes_comes_first_even_where_most_is_taken_elsewhere() -
     best = torch.eye(16)[torch.arange(10) + 3]
     vectors = F.normalize(torch.cat([slow, best]), dim=-1)
     counts = torch.cat([torch.full((30,), 20), torch.full((10,), 50)])
-    found = popular_direction(vectors, counts, 20.0)
+    found = popular_direction(vectors, counts)
     mean = F.normalize(counts.float() @ vectors, dim=0)
     assert abs(float(found.norm()) - 1) < 1e-5
     assert set((vectors @ found).topk(10).indices.tolist()) == set(range(30, 40))
