@@ -75,6 +75,7 @@ def main(
     if unknown := set(only) - set(known):
         raise SystemExit(f"error: --only is {', '.join(sorted(unknown))}; allowed: {', '.join(known)}")
     name: LogName = data
+    results = Results(f"quality-{name}" + "-validation" * validation)
     load(name, shared, validation=validation)  # embeds the texts, once for all processes
     chosen = [title for title in known if not only or title in only]
     mine, ours, peers, counting = (
@@ -96,7 +97,6 @@ def main(
     for future in futures:
         for title, run in future.result().items():
             runs[title].append(run)
-    results = Results(f"quality-{name}" + "-validation" * validation)
     ahead = mean_over_seeds(runs[MINE]) if MINE in runs else None
     for title, of_title in runs.items():
         row = {"name": title, "seconds": 0 if title in COUNTING else seconds, "seeds": len(of_title)}
