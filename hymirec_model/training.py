@@ -36,7 +36,7 @@ from hymirec_model.validation import Validation
 from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
-BREADTHS = (0.0, 0.25, 0.5, 0.75)  # see LightRecommender.set_breadth
+BREADTHS = (0.25, 0.5, 0.75)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,8 +199,8 @@ def _recall_of(validation: Validation, light_only: bool, device: torch.device) -
 def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
     """Let the coarse interests start as far apart as finds most on the held windows, half-way where there are none.
 
-    Where people's tastes are broad (groceries, gifts), half of each interest from its own group finds more than none;
-    where they are narrow (films), little or none finds most.
+    Where people's tastes are broad (gifts, toys), half of each interest from its own group finds most; where they are
+    narrow (films, groceries), a quarter.
     """
     if model.config.coarse_interests == 1:
         return

@@ -58,9 +58,8 @@ RUNS: dict[str, tuple[Objective, RecommenderTrainingConfig]] = {
     "parts": ("dmil", replace(SHARED, accumulation=3)),
 }
 STOP = 12  # of 16 steps
-# A number added to all scores of a softmax changes nothing, nor does how equal coarse interests are mixed: gradients
-# of these are rounding, which Adam scales up to a step.
-IDLE = ("light.attend.bias", "llm.mixing")
+# A number added to all scores of a softmax changes nothing: its gradient is rounding, which Adam scales up to a step.
+IDLE = "light.attend.bias"
 
 
 def items(histories: Histories) -> Items:
