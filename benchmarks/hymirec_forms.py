@@ -118,7 +118,8 @@ class Trainer:
             first = self._stages[form.stage_1]
             began = time.process_time()
         else:
-            first = _untrained(log, self.window, seed)
+            space, side = _start(log, replace(SPACE, window=self.window, seed=seed))
+            first = Stage1(space.vectors(log.states_Ih, np.arange(log.items)), side.eval())
         book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
         generation, codes = book.encode_best(first.vectors)
         table = book.to_module() if form.codes else _FullVectors(first.vectors)
@@ -145,12 +146,12 @@ def _counts(log: Log) -> torch.Tensor:
     return torch.from_numpy(np.bincount(log.train.items, minlength=log.items))
 
 
-def _untrained(log: Log, window: int, seed: int) -> Stage1:
-    config, rows = replace(SPACE, window=window, seed=seed), np.arange(log.items)
-    torch.manual_seed(seed)
+def _start(log: Log, config: ItemSpaceConfig) -> tuple[ItemSpace, UserSide]:
+    """Item space and user side as the log and the texts give them."""
+    torch.manual_seed(config.seed)
     space, side = ItemSpace(config, log.states_Ih.shape[1], log.items), UserSide(config.dim, recency=config.recency)
-    space.initialise(log.states_Ih, rows, log.train)
-    return Stage1(space.vectors(log.states_Ih, rows), side.eval())
+    space.initialise(log.states_Ih, np.arange(log.items), log.train)
+    return space, side
 
 
 def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
@@ -158,9 +159,7 @@ def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
 
     def trained(steps: int) -> Stage1:
         config = replace(SPACE, window=window, steps=steps, seed=seed)
-        torch.manual_seed(seed)
-        space, side = ItemSpace(config, log.states_Ih.shape[1], log.items), UserSide(config.dim, recency=config.recency)
-        space.initialise(log.states_Ih, rows, log.train)
+        space, side = _start(log, config)
         began = time.process_time()
         train_item_space(space, side, log.states_Ih, rows, log.train, config, _silent)
         spent[steps] = time.process_time() - began
