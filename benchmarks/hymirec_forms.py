@@ -61,16 +61,20 @@ class Form:
     """False: the light recommender has all of stage 2's time, and the LLM recommender is never trained."""
 
 
-FORMS = {"HyMiRec": Form(MODEL), "one interest, window (control)": Form(ONE)}
+FORMS = {
+    "HyMiRec": Form(MODEL),
+    "one interest, window (control)": Form(ONE),
+    "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
+    "HyMiRec without a long history (20 events)": Form(replace(MODEL, history=MODEL.recent)),
+    "HyMiRec, random weights instead of the LLM's": Form(MODEL, pretrained=False),
+    "HyMiRec without the LLM": Form(MODEL, llm=False),
+}
+"""Forms that share stage 1, so that another seed of each costs little."""
 ONCE = {
     "one interest, next item (HLLM's form)": Form(replace(ONE, refine=False), window=1, stage_1=LLM_ALONE),
     "matched interests, max (the paper's form)": Form(
         replace(MODEL, interests=4, refine=False, objective="dmil", merge="max"), stage_1=LLM_ALONE
     ),
-    "HyMiRec, full vectors instead of codes": Form(MODEL, codes=False),
-    "HyMiRec without a long history (20 events)": Form(replace(MODEL, history=MODEL.recent)),
-    "HyMiRec, random weights instead of the LLM's": Form(MODEL, pretrained=False),
-    "HyMiRec without the LLM": Form(MODEL, llm=False),
     "HyMiRec without stage 1's training": Form(MODEL, stage_1=0),
     "stage 1 alone": Form(None),
 }

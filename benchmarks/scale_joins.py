@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import typer
 
 from jobs.platform.warehouse import Warehouse
@@ -78,7 +79,8 @@ def main(warehouse: str, catalog: str, target: str) -> None:
     from jobs.platform.spark import session
     from jobs.update_histories import group_events
 
-    spark = session("joins")
+    rows = sum(pq.read_metadata(file).num_rows for file in Path(warehouse).glob("events/*/*.parquet"))
+    spark = session("joins", rows)
     items = spark.read.parquet(catalog)
     spark.range(1).count()  # the session is up
     start = time.perf_counter()

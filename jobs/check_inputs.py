@@ -79,7 +79,7 @@ def main(
     wh = Warehouse(warehouse)
     inputs = find_inputs(wh, ds)
     tracking.preload()
-    spark = session("check_inputs")
+    spark = session("check_inputs", inputs.event_rows + inputs.item_rows)
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("check_inputs", ds=ds, refresh_id=refresh) as run:
         headline.begin(run.refresh, wh, settings, refresh)

@@ -63,7 +63,7 @@ def main(
     wh = Warehouse(warehouse)
     plan = plan_update(wh, ds, config)
     tracking.preload()
-    spark = session("update_histories")
+    spark = session("update_histories", sum(partition.rows or 0 for partition in plan.log))
     with tracking.stage("update_histories", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"histories": config, "base": plan.layers[-1].ds if plan.layers else "none"})
         run.inputs([dataset(wh, partition) for partition in plan.log], "input")

@@ -1,7 +1,8 @@
-"""A job that is called directly finds a Java, also on a machine that has none."""
+"""A job that is called directly finds a Java, also on a machine that has none, and starts it as its size asks for."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import site
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from jobs.platform.spark import MANY_ROWS
 
 
 @pytest.fixture
@@ -42,3 +45,21 @@ def test_import_on_a_machine_without_java(clone: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "events: 1 rows, 1 users" in done.stdout
     assert list((clone / "warehouse" / "events" / "ds=1970-01-01").glob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "own_folder", "quick"), [(MANY_ROWS - 1, False, True), (MANY_ROWS, False, False), (MANY_ROWS, True, True)]
+)
+def test_the_optimising_compiler_is_for_many_rows(
+    repository: Path, tmp_path: Path, rows: int, own_folder: bool, quick: bool
+) -> None:
+    (tmp_path / "spark-defaults.conf").write_text("spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1\n")
+    code = f"""
+from jobs.platform.spark import session
+jvm = session("tests", {rows}).sparkContext._jvm
+print(jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())
+"""
+    environment = os.environ | ({"SPARK_CONF_DIR": str(tmp_path)} if own_folder else {})
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=True)
+    assert ("-XX:TieredStopAtLevel=1" in done.stdout) == quick
