@@ -16,7 +16,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,6 @@ import torch
 from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Popularity, rank
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories, Ints
-from hymirec_model.inference import Floats, UserModel, interest_weights
 from hymirec_model.losses import mean_pairwise_cosine
 from hymirec_model.retrieval import top_items
 from jobs.platform import cli, columns, headline, plots, tracking
@@ -39,6 +38,9 @@ from jobs.platform.tracked_runs import metric_name
 from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
+
+if TYPE_CHECKING:
+    from hymirec_model.inference import Floats, UserModel
 
 BASELINES: dict[str, type[Baseline]] = {
     "popularity": Popularity,
@@ -195,6 +197,8 @@ def rank_by_interests(
     config : EvaluationConfig
     """
     device = next(model.model.parameters()).device
+    from hymirec_model.inference import interest_weights
+
     weights = interest_weights(interests, model.merge, model.scale, calibration)
     width = min(LIST, len(vectors))
     found, _ = top_items(
