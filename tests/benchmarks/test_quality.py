@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import LlamaConfig, LlamaModel
 
-from benchmarks import quality
+from benchmarks import hymirec_forms, quality
 from benchmarks.quality_data import Log, load
 from benchmarks.sequence_peers import ComiRec, SASRec, SequenceModel
 from hymirec_model import metrics
@@ -95,6 +97,23 @@ def test_peers_learn(kind: type[SequenceModel], log: Log) -> None:
     popular = Popularity().fit(log.train, ITEMS, int(log.train.timestamps.max()) + 1)
     theirs = metrics.recall_at(rank(popular, log.next_item.past, 200, mask_seen=True), log.next_item.relevant, 3).mean()
     assert mine > theirs + 0.3
+
+
+def test_forms_learn(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=4)
+    LlamaModel(llama).save_pretrained(tmp_path / "llama")
+    monkeypatch.setattr(hymirec_forms, "resolve", lambda *_: str(tmp_path / "llama"))
+    monkeypatch.setattr(hymirec_forms, "LIST", ITEMS)
+    monkeypatch.setattr(hymirec_forms, "SPACE", replace(hymirec_forms.SPACE, dim=16))
+    monkeypatch.setattr(hymirec_forms, "BOOK", replace(hymirec_forms.BOOK, layers=4, size=16))
+    trainer = hymirec_forms.Trainer(log, window=3, seconds=2, seed=0)
+    for title, form in (hymirec_forms.FORMS | hymirec_forms.ONCE).items():
+        found = trainer.fit(form)(log.next_item.past)
+        assert found.shape == (USERS, ITEMS)
+        for user in range(0, USERS, 7):
+            assert not set(found[user]) & set(events(log.next_item.past, user))
+        if form.stage_1 != hymirec_forms.LLM_ALONE:  # which takes longer to learn
+            assert metrics.recall_at(found, log.next_item.relevant, 3).mean() > 0.8, title
 
 
 def test_rows_have_intervals_and_leads_are_paired(log: Log) -> None:
