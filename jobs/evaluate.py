@@ -196,9 +196,9 @@ def rank_by_interests(
         See :func:`hymirec_model.inference.interest_weights`.
     config : EvaluationConfig
     """
-    device = next(model.model.parameters()).device
     from hymirec_model.inference import interest_weights
 
+    device = next(model.model.parameters()).device
     weights = interest_weights(interests, model.merge, model.scale, calibration)
     width = min(LIST, len(vectors))
     found, _ = top_items(
