@@ -19,6 +19,7 @@ from hymirec_model.code_table import CodeTable
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, ItemSpaceConfig, RecommenderConfig, RecommenderTrainingConfig
 from hymirec_model.encoder_training import train_item_space
+from hymirec_model.habits import bonus_of
 from hymirec_model.histories import Histories, Ints, window_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.inference import calibration_sample, interest_weights
@@ -114,7 +115,7 @@ class Trainer:
             side = first.user_side
             scale = float(side.log_scale.detach().exp())
             side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), _counts(log)))
-            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, None, MODEL.history)
+            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, 0.0, None, MODEL.history)
         began = time.process_time()
         if form.stage_1:
             if form.stage_1 not in self._stages:
@@ -142,8 +143,8 @@ class Trainer:
             return found
 
         decoded = table(items.codes_IL, items.generation_I).numpy()
-        scale, history = float(model.scale.detach()), form.model.history
-        return _ranker(log, first.vectors, interests, form.model.merge, scale, decoded, history)
+        scale, habit = float(model.scale.detach()), float(model.habit)
+        return _ranker(log, first.vectors, interests, form.model.merge, scale, habit, decoded, form.model.history)
 
 
 def _counts(log: Log) -> torch.Tensor:
@@ -232,6 +233,7 @@ def _ranker(
     interests_of: Callable[[tuple[torch.Tensor, ...]], torch.Tensor],
     merge: Merge,
     scale: float,
+    habit: float,
     decoded: Floats | None,
     history: int,
 ) -> Callable[[Histories], Ints]:
@@ -251,7 +253,8 @@ def _ranker(
         weights = interest_weights(interests, merge, scale, sample)
         seen = (past.offsets, past.items) if log.mask_seen else None
         users_UKd, weights_UK, items_Id = (torch.from_numpy(array) for array in (interests, weights, vectors))
-        found_UN, _ = top_items(users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen)
+        bonus = bonus_of(past.offsets, past.items, habit, merge, scale)
+        found_UN, _ = top_items(users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen, bonus=bonus)
         return np.asarray(found_UN)
 
     return rank

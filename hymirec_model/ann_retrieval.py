@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from hymirec_model.errors import InputError
+from hymirec_model.habits import Bonus
 from hymirec_model.retrieval import (
     Ints,
     Merge,
     check_ragged,
     check_scoring,
+    check_values,
     check_weights,
     chunks,
     merge_cosines,
@@ -42,6 +44,7 @@ def search(
     scale: float = 1.0,
     *,
     exclude: tuple[Ints, Ints] | None = None,
+    bonus: Bonus | None = None,
     per_interest: int | None = None,
     seed: int = 0,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -67,6 +70,8 @@ def search(
         See `merge_scores`.
     exclude : (offsets, items), optional
         Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`. So many more are fetched.
+    bonus : (offsets, items, values), optional
+        As in `top_items`, values >= 0. These items are ranked whether the index finds them or not.
     per_interest : int, optional
         Items fetched for each interest beside the excluded ones, >= n; by default n. More give a merged list
         that is closer to the exact one, but for `merge="max"`, where n are enough.
@@ -99,7 +104,8 @@ def search(
     check_weights(torch.from_numpy(weight_UK))
     n_users, n_interests, dim = interest_UKd.shape
     excluded, left_out_U = _pairs(exclude, n_users, index.ntotal)
-    task = _Search(index, item_vectors, n, merge, scale, excluded, *tie_order(index.ntotal, seed))
+    own = _Own.of(bonus, n_users, index.ntotal)
+    task = _Search(index, item_vectors, n, merge, scale, excluded, own, *tie_order(index.ntotal, seed))
     items = np.full((n_users, n), -1, np.int64)
     scores = np.full((n_users, n), -np.inf, np.float32)
     deepest = wanted + int(left_out_U.max(initial=0))
@@ -131,6 +137,7 @@ class _Search:
     merge: Merge
     scale: float
     excluded: npt.NDArray[np.int64]
+    own: _Own
     item_of_place: Tensor
     place_of_item: Tensor
 
@@ -162,7 +169,10 @@ class _Search:
         """Unite what was found, rank it exactly, and write the users' rows of `items` and `scores`; return
         whether an equal of a listed item may not have been fetched."""
         n_users, n_interests, _ = found_UKf.shape
-        place_Uc, clear_Uc = self._candidates(users, found_UKf.reshape(n_users, -1), clear_UKf.reshape(n_users, -1))
+        own_Uo = self.own.items(users)
+        found_Uc = np.concatenate([found_UKf.reshape(n_users, -1), own_Uo], axis=1)
+        clear_Uc = np.concatenate([clear_UKf.reshape(n_users, -1), np.ones(own_Uo.shape, bool)], axis=1)
+        place_Uc, clear_Uc = self._candidates(users, found_Uc, clear_Uc)
         absent_Uc = place_Uc == self.index.ntotal
         item_Uc = self.item_of_place.numpy()[np.where(absent_Uc, 0, place_Uc)]
         vector_Ucd = float32_rows(self.item_vectors, item_Uc)
@@ -171,6 +181,7 @@ class _Search:
         cosines = (np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests))
         doubles = (torch.from_numpy(cosine_Uc.astype(np.float64)) for cosine_Uc in cosines)
         score_Uc = merge_cosines(doubles, torch.from_numpy(weight_UK), self.merge, self.scale).float()
+        score_Uc += torch.from_numpy(self.own.values(users, item_Uc))
         score_Uc = score_Uc.masked_fill(torch.from_numpy(absent_Uc), -torch.inf)
         # candidates stand in the order of ties already
         best_Un, order_Un = (part[:, : self.n].numpy() for part in score_Uc.sort(dim=1, descending=True, stable=True))
@@ -198,6 +209,42 @@ class _Search:
         key_Uc.sort(axis=1)
         width = max(1, int((key_Uc < 2 * n_items).sum(1).max(initial=0)))
         return key_Uc[:, :width] >> 1, key_Uc[:, :width] % 2 == 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Items with a bonus."""
+
+    n_items: int
+    offsets: Ints
+    pairs: Ints
+    """user * n_items + item, ascending."""
+    value: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, bonus: Bonus | None, n_users: int, n_items: int) -> _Own:
+        if bonus is None:
+            bonus = (np.zeros(n_users + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        offsets, items = check_ragged(bonus[:2], n_users, n_items)
+        pairs = np.repeat(np.arange(n_users), np.diff(offsets)) * n_items + items
+        order = np.argsort(pairs)
+        return cls(n_items, offsets, pairs[order], check_values(bonus)[order])
+
+    def items(self, users: Ints) -> Ints:
+        """(U, o) items of these users, -1 where one has fewer."""
+        lengths = self.offsets[users + 1] - self.offsets[users]
+        place = np.arange(int(lengths.max(initial=0)))
+        inside = place < lengths[:, None]
+        rows = np.where(inside, self.offsets[users][:, None] + place, 0)
+        return np.where(inside, self.pairs[rows] % self.n_items, -1) if rows.size else rows
+
+    def values(self, users: Ints, item_Uc: Ints) -> npt.NDArray[np.float32]:
+        """(U, c) bonus of each item."""
+        if not len(self.pairs):
+            return np.zeros(item_Uc.shape, np.float32)
+        pair_Uc = users[:, None] * self.n_items + item_Uc
+        at_Uc = np.searchsorted(self.pairs, pair_Uc).clip(max=len(self.pairs) - 1)
+        return np.where(self.pairs[at_Uc] == pair_Uc, self.value[at_Uc], np.float32(0))
 
 
 def _pairs(

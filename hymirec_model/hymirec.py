@@ -43,6 +43,8 @@ class HyMiRec(nn.Module):
             backbone, dim, config.coarse_interests, config.recent, config.interests, refine=config.refine
         )
         self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
+        self.habit: Tensor
+        self.register_buffer("habit", torch.zeros(()))  # factor of a user's habits in the score, see habits.py
 
     @property
     def scale(self) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from hymirec_model.code_table import CodeTable
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.errors import InputError, require
+from hymirec_model.habits import Bonus, bonus_of
 from hymirec_model.histories import Histories, Ints, newest_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.retrieval import Merge, calibration_weights
@@ -169,6 +170,10 @@ class UserModel:
     def scale(self) -> float:
         """Factor on the cosines in the merge."""
         return float(self.model.scale.detach())
+
+    def bonus(self, histories: Histories) -> Bonus:
+        """What the users' own items get on top of the merge; see :mod:`hymirec_model.habits`."""
+        return bonus_of(histories.offsets, histories.items, float(self.model.habit), self.merge, self.scale)
 
     def interests(self, histories: Histories, users: Ints | None = None, now: Ints | None = None) -> Floats:
         """Interests of the users (default: all), of shape (U, K, d); see :func:`infer`."""

@@ -7,7 +7,7 @@ are cosines (`max`) or natural logs (`lse`, `calibrated`), comparable within a u
     lse         s(i) = log sum_k exp(scale * u_k . e_i)             the score a mixture is trained on
     calibrated  s(i) = log sum_k w_k exp(scale * u_k . e_i)         w_k = 1 / Z_k, see `calibration_weights`
 
-An interest of weight 0 does not exist: no rule counts it.
+An interest of weight 0 does not exist: no rule counts it. Items may have a bonus on top, a user's own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from hymirec_model.errors import InputError
+from hymirec_model.habits import Bonus
 from hymirec_model.ranking import top_columns
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def top_items(
     scale: float = 1.0,
     *,
     exclude: tuple[Ints, Ints] | None = None,
+    bonus: Bonus | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Exact top-n items of every user over the whole catalogue, in bounded memory.
@@ -138,6 +140,8 @@ def top_items(
         Length of the lists, 1 <= n <= n_items.
     exclude : (offsets, items), optional
         Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`.
+    bonus : (offsets, items, values), optional
+        Ragged distinct items, and what is added to their score for the user; see :mod:`hymirec_model.habits`.
     seed : int, default=0
         Seed of the permutation.
 
@@ -162,8 +166,12 @@ def top_items(
     items, scores = [], []
     for part in chunks(len(user_interests), len(item_vectors)):
         score_Un = merge_scores(user_interests[part], weights[part], shuffled_nd, merge, scale)
+        if bonus is not None:
+            user, item, entries = _ragged_rows(bonus[:2], part, len(user_interests), len(item_vectors))
+            value = torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
+            score_Un[user.to(score_Un.device), place_of_n[item.to(score_Un.device)]] += value
         if exclude is not None:
-            user, item = _ragged_rows(exclude, part, len(user_interests), len(item_vectors))
+            user, item, _ = _ragged_rows(exclude, part, len(user_interests), len(item_vectors))
             score_Un[user.to(score_Un.device), place_of_n[item.to(score_Un.device)]] = -torch.inf
         place_Un, best_Un = top_columns(score_Un, n)
         items.append(order_n[place_Un].masked_fill(place_Un < 0, -1))
@@ -172,24 +180,36 @@ def top_items(
 
 
 def check_ragged(ragged: tuple[Ints, Ints], n_users: int, n_items: int) -> tuple[Ints, Ints]:
-    """Offsets and items to leave out as int64, or an InputError if they are not those of users and items."""
+    """Offsets and items as int64, or an InputError if they are not those of users and items."""
     offsets, items = np.asarray(ragged[0], np.int64), np.asarray(ragged[1], np.int64)
     if len(offsets) != n_users + 1 or offsets[-1] != len(items) or offsets[0] or (np.diff(offsets) < 0).any():
         raise InputError(
-            f"exclude: got {len(offsets)} offsets over {len(items)} items, "
+            f"exclude or bonus: got {len(offsets)} offsets over {len(items)} items, "
             f"expected {n_users + 1} ascending ones from 0 to {len(items)}."
         )
     if len(items) and not 0 <= items.min() <= items.max() < n_items:
-        raise InputError(f"exclude: got items {items.min()} to {items.max()}, allowed 0 to {n_items - 1}.")
+        raise InputError(f"exclude or bonus: got items {items.min()} to {items.max()}, allowed 0 to {n_items - 1}.")
     return offsets, items
 
 
-def _ragged_rows(ragged: tuple[Ints, Ints], part: slice, n_users: int, n_items: int) -> tuple[Tensor, Tensor]:
-    """Row within the part and item of every ragged entry of the users in `part`."""
+def check_values(bonus: Bonus) -> npt.NDArray[np.float32]:
+    """Values of a bonus as float32, or an InputError if they are not one for each item, finite and >= 0."""
+    values = np.asarray(bonus[2], np.float32)
+    if len(values) != len(bonus[1]) or not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise InputError(
+            f"bonus: got {len(values)} values from {values.min(initial=0)} to {values.max(initial=0)} for "
+            f"{len(bonus[1])} items, expected one for each item, finite and 0 or more."
+        )
+    return values
+
+
+def _ragged_rows(ragged: tuple[Ints, Ints], part: slice, n_users: int, n_items: int) -> tuple[Tensor, Tensor, slice]:
+    """Row within the part and item of every ragged entry of the users in `part`, and where these entries stand."""
     offsets, items = check_ragged(ragged, n_users, n_items)
     bounds = offsets[part.start : part.stop + 1]
     users = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    return torch.from_numpy(users), torch.from_numpy(items[bounds[0] : bounds[-1]])
+    entries = slice(int(bounds[0]), int(bounds[-1]))
+    return torch.from_numpy(users), torch.from_numpy(items[entries]), entries
 
 
 @lru_cache(maxsize=1)  # retrieval for one user at a time should not draw it anew

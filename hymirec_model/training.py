@@ -36,6 +36,7 @@ from hymirec_model.validation import Validation
 from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
+HABITS = (0.0, 1.0, 2.0, 4.0, 8.0)  # see hymirec_model.habits
 BREADTHS = (0.25, 0.5, 0.75)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
@@ -102,7 +103,8 @@ def train_recommender(
     -------
     dict
         On the last windows of up to ``config.validation_users`` users, which training does not see: recall@50 before
-        and after each phase and as kept, and losses of the coarse interests and of the interests at the end.
+        and after each phase and as kept, then how much habits count and recall@50 without and with them; and losses of
+        the coarse interests and of the interests at the end.
 
     Raises
     ------
@@ -164,6 +166,7 @@ def train_recommender(
                 checkpoints.write(training, _checkpoint(phase, figures, streams, device))
         figures |= phase.end()
     model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, reader.items.counts_I))
+    figures |= _choose_habit(model, validation, device)
     model.eval()
     return figures | validation.losses()
 
@@ -209,6 +212,16 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
         model.light.set_breadth(share)
         found[share] = recall() or 0.0
     model.light.set_breadth(max(found, key=found.__getitem__) if any(found.values()) else 0.5)
+
+
+def _choose_habit(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
+    """Let people's habits count as much as finds most on the held windows; not at all where lists leave out what a
+    user had. Returns what that changed."""
+    found = {} if validation.mask_seen else validation.recalls(HABITS, light_only=False)
+    habit = of_the_first(max(found, key=found.__getitem__, default=0.0), device)
+    model.habit.fill_(habit)
+    recalls = {"before": found[0.0], "after": found[habit]} if found else {}
+    return {"habit": habit} | {f"validation_recall_{when}_habits": recall for when, recall in recalls.items()}
 
 
 def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:

@@ -5,6 +5,7 @@ Shapes: B users, K interests, W targets, n items, d item dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from hymirec_model import metrics
+from hymirec_model.habits import bonus_of
 from hymirec_model.histories import Batch, Ints
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.retrieval import Merge, top_items
@@ -71,15 +73,21 @@ class Validation:
         float or None
             None without windows.
         """
+        return self.recalls([0.0], light_only=light_only)[0.0] if self.windows else None
+
+    @torch.no_grad()
+    def recalls(self, habits: Sequence[float], *, light_only: bool) -> dict[float, float]:
+        """The same with the users' habits in the score, by how much they count; nothing without windows."""
         if not self.windows:
-            return None
+            return {}
         was_training = self.reader.training
         self.reader.eval()
-        found = np.concatenate([self._of(batch, light_only) for batch in self.windows])
+        found = np.concatenate([self._of(batch, light_only, habits) for batch in self.windows], axis=1)
         self.reader.train(was_training)
-        return float(found.mean())
+        return dict(zip(habits, found.mean(1).tolist(), strict=True))
 
-    def _of(self, batch: Batch, light_only: bool) -> npt.NDArray[np.float64]:
+    def _of(self, batch: Batch, light_only: bool, habits: Sequence[float]) -> npt.NDArray[np.float64]:
+        """Recall of shape (habits, B)."""
         vectors = self.reader.items.vectors_Id[self._known]
         coarse_BMd, interest_BKd, scale_ = self.reader(batch, light_only=light_only)
         merge: Merge = "lse"
@@ -92,14 +100,21 @@ class Validation:
         weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
         weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
-        seen = self._seen(batch) if self.mask_seen else None
-        found, _ = top_items(interest_BKd.float(), weight_BK, vectors, width, merge, scale, exclude=seen)
-        ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
+        seen = self._seen(batch)
+        exclude = seen if self.mask_seen else None
         targets = [
             np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
         ]
         offsets = np.cumsum([0, *map(len, targets)])
-        return metrics.recall_at(ranked, (offsets, np.concatenate(targets)), width)
+        relevant, recall = (offsets, np.concatenate(targets)), []
+        for habit in habits:
+            bonus = bonus_of(*seen, habit, merge, scale) if habit else None
+            found, _ = top_items(
+                interest_BKd.float(), weight_BK, vectors, width, merge, scale, exclude=exclude, bonus=bonus
+            )
+            ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
+            recall.append(metrics.recall_at(ranked, relevant, width))
+        return np.stack(recall)
 
     def _seen(self, batch: Batch) -> tuple[Ints, Ints]:
         """Offsets and places in the ranking of what stands in each history."""

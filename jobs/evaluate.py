@@ -190,7 +190,7 @@ def rank_by_interests(
     model : UserModel
     interests : float32 array of shape (U, K, d)
     past : Histories
-        The users' events, for `config.mask_seen`.
+        The users' events, for their habits and for `config.mask_seen`.
     vectors : float32 array of shape (n, d)
     calibration : float32 array of shape (s, d)
         See :func:`hymirec_model.inference.interest_weights`.
@@ -209,6 +209,7 @@ def rank_by_interests(
         model.merge,
         model.scale,
         exclude=(past.offsets, past.items) if config.mask_seen else None,
+        bonus=model.bonus(past),
         seed=config.seed,
     )
     ranked = np.full((len(past), LIST), -1, np.int64)

@@ -95,7 +95,11 @@ def outcome(figures: Mapping[str, Any]) -> str:
             else:
                 note = ""
             phases.append(f"{title} {before:.4f} -> {after:.4f}{note}")
-    return f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
+    found = f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
+    if "validation_recall_after_habits" in figures:
+        before, after = (figures[f"validation_recall_{when}_habits"] for when in ("before", "after"))
+        found += f", with habits {before:.4f} -> {after:.4f} (counting {figures['habit']:g})"
+    return found
 
 
 def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: StageRun | None) -> Partition | None:

@@ -37,6 +37,7 @@ def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
     model = HyMiRec(config, DIM, LlamaModel(llama)).eval()
     with torch.no_grad():  # untrained, all interests of a user are the mean of the history
         model.light.set_breadth(0.5)
+        model.habit.fill_(0.5)
         model.light.write.weight.add_(torch.randn(model.light.write.weight.shape))
     return model
 

@@ -35,7 +35,7 @@ _FIELDS: dict[str, pa.DataType] = {
     "merge": pa.string(),
     "scale": pa.float64(),
 }
-COLUMNS = ["user_id", "interests", "weights", "n_events", "seen"]
+COLUMNS = ["user_id", "interests", "weights", "n_events", "seen", "bonus"]
 _ROW = [name for name in COLUMNS if name != "weights"]
 _LISTS = ["item_indices", "timestamps"]
 ROW_GROUP = 64  # users: who looks one of them up reads some hundred KB
@@ -114,16 +114,18 @@ def interest_table(table: pa.Table, model: UserModel) -> pa.Table:
     """Rows of the table ``interests``, but for the weights, for the users of a histories table.
 
     Column ``seen`` holds a user's distinct items, ascending: those of the history as it is kept, hence of the
-    newest ``histories.max_length`` events.
+    newest ``histories.max_length`` events; ``bonus`` is what each of them gets on top of the merge.
     """
     from hymirec_model.histories import Histories
 
     histories = Histories.from_arrow(table)
     interests = model.interests(histories)
-    offsets, items = histories.distinct_items()
+    offsets, items, values = model.bonus(histories)
     flat = interests.reshape(len(interests), math.prod(interests.shape[1:])).astype(np.float16)
-    seen = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(items, pa.int32()))
-    rows: pa.Table = table.append_column("interests", columns.fixed_lists(flat)).append_column("seen", seen)
+    starts = pa.array(offsets, pa.int32())
+    rows: pa.Table = table.append_column("interests", columns.fixed_lists(flat))
+    rows = rows.append_column("seen", pa.ListArray.from_arrays(starts, pa.array(items, pa.int32())))
+    rows = rows.append_column("bonus", pa.ListArray.from_arrays(starts, pa.array(values, pa.float32())))
     return rows.select(_ROW)
 
 

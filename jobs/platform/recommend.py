@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from jobs.platform.user_rows import UserRows
 if TYPE_CHECKING:
     import torch
 
+    from hymirec_model.habits import Bonus
     from hymirec_model.inference import UserModel
     from jobs.platform.given_events import Events
 
@@ -53,10 +54,15 @@ class Interests:
     """(U, K, d): unit vectors, rounded to float16 as a release stores them."""
     weights: Floats
     """(U, K)."""
-    seen: tuple[Ints, Ints]
-    """Offsets and items: user u's distinct item_index are ``items[offsets[u]:offsets[u + 1]]``."""
+    bonus: Bonus
+    """Offsets, each user's distinct item_index, and what these get on top of the merged score."""
     n_events: Ints
     """(U,): events of each user, those that are not kept included."""
+
+    @property
+    def seen(self) -> tuple[Ints, Ints]:
+        """Offsets and items: user u's distinct item_index are ``items[offsets[u]:offsets[u + 1]]``."""
+        return self.bonus[:2]
 
 
 class Recommender:
@@ -125,18 +131,21 @@ class Recommender:
         inside = [name.removeprefix("interests/") for name in files]
         table = UserRows(
             self._release.warehouse, f"{self._release.folder}/interests", inside, retrieval["buckets"]
-        ).read(user_ids, ["interests", "weights", "seen", "n_events"])
+        ).read(user_ids, ["interests", "weights", "seen", "bonus", "n_events"])
         if table.num_rows < len(user_ids):
             self._refuse(sorted(set(user_ids) - set(table["user_id"].to_pylist())))
         k = self._release.manifest["shapes"]["interests"]
-        seen: Any = table["seen"].combine_chunks()
+        seen, bonus = (cast(Any, table[name].combine_chunks()) for name in ("seen", "bonus"))
         flat, weights = (
             columns.matrix(table[name].combine_chunks(), "interests", name).astype(np.float32)
             for name in ("interests", "weights")
         )
         offsets = np.concatenate([[0], np.cumsum(seen.value_lengths().to_numpy())]).astype(np.int64)
         items = seen.flatten().to_numpy().astype(np.int64)
-        return Interests(flat.reshape(len(flat), k, -1), weights, (offsets, items), table["n_events"].to_numpy())
+        values = bonus.flatten().to_numpy().astype(np.float32)
+        return Interests(
+            flat.reshape(len(flat), k, -1), weights, (offsets, items, values), table["n_events"].to_numpy()
+        )
 
     def interests_of_events(
         self, batch: Sequence[Events], *, now: float | None = None, skip_unknown: bool = False
@@ -169,7 +178,7 @@ class Recommender:
         sample = self.vectors[calibration_sample(len(self.vectors))].astype(np.float32)
         rounded = vectors.astype(np.float16).astype(np.float32)
         weights = interest_weights(rounded, model.merge, model.scale, sample)
-        return Interests(rounded, weights, histories.distinct_items(), n_events)
+        return Interests(rounded, weights, model.bonus(histories), n_events)
 
     def rank(
         self, users: Interests, n: int, *, exclude_seen: bool, diversity: float
@@ -208,6 +217,7 @@ class Recommender:
             merge,
             scale,
             exclude=users.seen if exclude_seen else None,
+            bonus=users.bonus,
             per_interest=min(self.depth * n, n_items),
         )
         if diversity == 0:

@@ -78,6 +78,8 @@ def train(
     histories: Histories = LOG,
     checkpoints: Checkpoints | None = None,
     report: Report | None = None,
+    *,
+    mask_seen: bool = False,
 ) -> tuple[dict[str, float], Curve, HyMiRec]:
     torch.manual_seed(0)
     settings = RecommenderConfig(
@@ -102,7 +104,7 @@ def train(
         report or (lambda step, metrics: curve.append((step, metrics))),
         torch.device("cpu"),
         checkpoints,
-        mask_seen=False,
+        mask_seen=mask_seen,
     )
     return figures, curve, model
 

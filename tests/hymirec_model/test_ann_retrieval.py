@@ -66,6 +66,23 @@ def test_over_a_flat_index_lists_are_the_exact_ones(seed: int, merge: Merge, mos
     np.testing.assert_allclose(found[1], exact[1], atol=1e-4)
 
 
+@given(seeds, st.sampled_from(MERGES), st.sampled_from([0, 100]), st.sampled_from([1, 30]), st.integers(1, 40))
+def test_own_items_are_ranked_whether_the_index_finds_them_or_not(
+    seed: int, merge: Merge, excluded: int, owned: int, n: int
+) -> None:
+    (interests, weights), vectors = people(seed), item_vectors(ITEMS)
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(ITEMS)[: rng.integers(0, owned + 1)] for _ in range(USERS)]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    bonus = (offsets, np.concatenate(rows), rng.uniform(0, 40, offsets[-1]).astype(np.float32))
+    options: dict[str, Any] = {"exclude": some_items(seed, excluded), "bonus": bonus, "seed": seed}
+    depth = None if merge == "max" else ITEMS
+    found = search(flat(vectors), interests, weights, vectors, n, merge, 12.0, per_interest=depth, **options)
+    exact = exactly(interests, weights, vectors, n, merge, **options)
+    assert (found[0] == exact[0]).all()
+    np.testing.assert_allclose(found[1], exact[1], atol=1e-4)
+
+
 @given(seeds, st.sampled_from(MERGES), st.integers(1, 60), st.sampled_from([0, 40, 900]))
 def test_equal_scores_stand_in_the_order_of_the_seed(seed: int, merge: Merge, n: int, most: int) -> None:
     """Eight texts share 300 products: every list ends among equals, far more than are fetched at first."""
@@ -142,5 +159,5 @@ def test_bad_input_is_named() -> None:
         search(index, interests, weights, vectors, 5, "mean")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="1 users have weights"):
         search(index, interests, weights * (np.arange(USERS) != 2)[:, None], vectors, 5)
-    with pytest.raises(InputError, match="exclude: got items 300 to 300, allowed 0 to 299"):
+    with pytest.raises(InputError, match="exclude or bonus: got items 300 to 300, allowed 0 to 299"):
         search(index, interests, weights, vectors, 5, exclude=(np.array([0, 1, 1, 1, 1, 1, 1]), np.array([300])))

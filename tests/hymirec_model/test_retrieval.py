@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from hymirec_model import retrieval
 from hymirec_model.errors import InputError
 from hymirec_model.retrieval import Merge, calibration_weights, merge_scores, top_items
 
@@ -93,6 +94,25 @@ def test_excluded_items_are_left_out(people: tuple[torch.Tensor, torch.Tensor, t
     assert (rest[:, 2:] == -1).all() and (scores[:, 2:] == -torch.inf).all()
 
 
+@pytest.mark.parametrize("merge", MERGES)
+def test_a_bonus_counts_on_top_of_the_merge(
+    merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "CELLS", 2000)  # several users at once, not all
+    interests, weights, items = people
+    own = np.random.default_rng(0).permuted(np.tile(np.arange(300), (20, 1)), axis=1)[:, :7]
+    value = np.random.default_rng(1).uniform(0, 3, own.shape).astype(np.float32)
+    bonus = (np.arange(21) * 7, own.ravel(), value.ravel())
+    scores = merge_scores(interests, weights, items, merge, 12.0)
+    scores.scatter_add_(1, torch.from_numpy(own), torch.from_numpy(value))
+    found, found_scores = top_items(interests, weights, items, 25, merge, 12.0, bonus=bonus)
+    best = scores.sort(1, descending=True)
+    assert (found == best.indices[:, :25]).all()
+    assert torch.allclose(found_scores, best.values[:, :25], atol=1e-5)
+    rest, _ = top_items(interests, weights, items, 293, merge, 12.0, bonus=bonus, exclude=bonus[:2])
+    assert (rest == top_items(interests, weights, items, 293, merge, 12.0, exclude=bonus[:2])[0]).all()
+
+
 def test_no_users_give_empty_lists(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
     interests, weights, items = people
     assert top_items(interests[:0], weights[:0], items, 7)[0].shape == (0, 7)
@@ -111,7 +131,13 @@ def test_bad_input_is_named() -> None:
         top_items(interests, torch.tensor([[1.0, 0, 0], [0, 0, 0]]), items, 3)
     with pytest.raises(InputError, match="n: got 11"):
         top_items(interests, weights, items, 11)
-    with pytest.raises(InputError, match=r"exclude: got 2 offsets over 3 items, expected 3 ascending ones from 0 to 3"):
+    with pytest.raises(
+        InputError, match=r"exclude or bonus: got 2 offsets over 3 items, expected 3 ascending ones from 0 to 3"
+    ):
         top_items(interests, weights, items, 3, exclude=(np.array([0, 3]), np.arange(3)))
-    with pytest.raises(InputError, match="exclude: got items 0 to 10, allowed 0 to 9"):
+    with pytest.raises(InputError, match="exclude or bonus: got items 0 to 10, allowed 0 to 9"):
         top_items(interests, weights, items, 3, exclude=(np.array([0, 2, 2]), np.array([0, 10])))
+    for values in ([1.0], [1.0, -1.0], [1.0, np.nan]):
+        bonus = (np.array([0, 2, 2]), np.array([0, 1]), np.array(values, np.float32))
+        with pytest.raises(InputError, match=r"bonus: got \d values .* for 2 items, expected one for each item"):
+            top_items(interests, weights, items, 3, bonus=bonus)

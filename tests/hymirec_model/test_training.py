@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from hymirec_model.histories import Histories
 from tests.hymirec_model import planted
-from tests.hymirec_model.small_training import CONFIG, ITEMS, train
+from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, train
 
 
 def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
@@ -54,6 +55,19 @@ def test_a_phase_stops_when_the_recall_no_longer_rises_and_keeps_its_best(monkey
     assert curve[-1][0] < config.light_steps + config.steps
 
 
+def test_habits_count_where_people_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hymirec_model.validation.LIST", 8)
+    config = replace(CONFIG, light_steps=1, steps=1)
+    taken = planted.log(60, ITEMS).items.reshape(60, -1)
+    own = Histories(LOG.user_ids, LOG.offsets, np.tile(taken[:, :4], 6).ravel(), LOG.timestamps)  # the same four again
+    figures, _, model = train(config=config, histories=own)
+    assert figures["habit"] == float(model.habit) > 0
+    assert figures["validation_recall_after_habits"] > figures["validation_recall_before_habits"] + 0.1
+    assert figures["validation_recall_before_habits"] == figures["validation_recall_kept_llm"]
+    figures, _, model = train(config=config, histories=own, mask_seen=True)
+    assert figures["habit"] == float(model.habit) == 0, "nobody is shown again what they had"
+
+
 def test_objective_of_the_paper_trains() -> None:
     config = replace(CONFIG, light_steps=10, steps=20)
     figures, curve, _ = train("dmil", config)
@@ -83,6 +97,7 @@ def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> N
     figures, curve, _ = train(config=replace(CONFIG, light_steps=1, steps=1), histories=short)
     assert len(curve) == 2 and np.isfinite(curve[-1][1]["loss"])
     assert {name for name in figures if "recall" not in name} <= {
+        "habit",
         "validation_loss",
         "validation_coarse_loss",
         "validation_largest_interest_share",

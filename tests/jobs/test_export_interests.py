@@ -54,6 +54,9 @@ def test_every_user_gets_the_interests_of_the_model(wh: Warehouse, written: Part
     np.testing.assert_array_equal(seen.reshape(expected.shape), expected.astype(np.float16))
     assert set(np.concatenate(found["weights"].to_pylist())) == {1.0}
     assert found["seen"].to_pylist() == [sorted(set(items)) for items in histories["item_indices"].to_pylist()]
+    model = ModelParts.find(wh, DAY).load(wh)
+    bonus = model.bonus(Histories.from_arrow(histories))[2]
+    assert bonus.any() and np.concatenate(found["bonus"].to_pylist()).tolist() == bonus.tolist()
 
 
 def test_files_are_sorted_and_of_the_agreed_types(wh: Warehouse, written: Partition) -> None:
@@ -69,6 +72,7 @@ def test_files_are_sorted_and_of_the_agreed_types(wh: Warehouse, written: Partit
                     pa.field("weights", pa.list_(pa.float32(), 3)),
                     pa.field("n_events", pa.int64()),
                     pa.field("seen", pa.list_(pa.int32())),
+                    pa.field("bonus", pa.list_(pa.float32())),
                 ]
             )
         )
