@@ -4,6 +4,7 @@ retrieved."""
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,8 +31,8 @@ class Retrieved(NamedTuple):
     """Number of the interest that is nearest to it, from 1."""
     cosine: float
     """Of the item and that interest."""
-    before: bool
-    """Whether the user has taken it already."""
+    before: int
+    """How often the user has taken it already: each time adds to its score where habits count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     found, _ = recommender.rank(user, RETRIEVED, exclude_seen=False, diversity=0.0)
     ids, titles = (recommender.names[name].to_pylist() for name in ("item_id", "title"))
     categories = release.table("items", ["category"])["category"].to_pylist()
-    before = set(taken.tolist())
+    before = Counter(taken.tolist())
     cosines = recommender.vectors.astype(np.float32) @ user.vectors[0].T
     nearest, best = cosines.argmax(1), cosines.max(1)
     newest = [(_day(stamp), titles[item]) for item, stamp in zip(taken, stamps, strict=True)][-RECENT:]
@@ -81,7 +82,7 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
         recent=newest[::-1],
         interests=nearest_titles(cosines, titles),
         retrieved=[
-            Retrieved(titles[i], ids[i], categories[i] or "", int(nearest[i]) + 1, float(best[i]), i in before)
+            Retrieved(titles[i], ids[i], categories[i] or "", int(nearest[i]) + 1, float(best[i]), before[i])
             for i in found[0].tolist()
             if i >= 0
         ],
@@ -115,12 +116,12 @@ def render(user: Explained) -> RenderableType:
         shown = "\n".join(f"{cosine:.2f}  {title}" for cosine, title in nearest)
         interests.add_row(str(number), shown, end_section=True)
     retrieved = _table(
-        f"what would be retrieved: the first {len(user.retrieved)}, by the interest nearest to each, ✓ = taken before"
+        f"what would be retrieved: the first {len(user.retrieved)}, by the nearest interest; before: times taken"
     )
     for name in ("rank", "interest", "before", "title", "category", "item_id"):
-        retrieved.add_column(name, justify="right" if name in ("rank", "interest") else "left")
+        retrieved.add_column(name, justify="right" if name in ("rank", "interest", "before") else "left")
     for rank, item in enumerate(user.retrieved, 1):
-        before = "✓" if item.before else ""
+        before = str(item.before or "")
         retrieved.add_row(str(rank), str(item.interest), before, item.title, item.category, item.item_id)
     return Group(history, interests, retrieved)
 
