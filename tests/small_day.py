@@ -83,6 +83,7 @@ def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_ver
                 "weights": columns.fixed_lists(weights[here]),
                 "n_events": np.full(here.sum(), 7, np.int64),
                 "seen": pa.array([[number, 5]] * int(here.sum()), pa.list_(pa.int32())),
+                "bonus": pa.array([[0.5, 0.25]] * int(here.sum()), pa.list_(pa.float32())),
             }
             part.write_table(pa.table(rows), f"bucket={number:03d}/part-00000.parquet")
         part.info |= {"model_version": model_version, "k": K, "dim": DIM, "merge": "lse", "scale": 12.0, "buckets": 2}

@@ -120,7 +120,8 @@ class Cluster:
         assert done.returncode == 0, done.stdout + done.stderr
         run_id = json.loads(done.stdout.strip().splitlines()[-1])[0]["dag_run_id"]
         end = time.monotonic() + _RUN_SECONDS
-        while (state := self.api.run(DAG, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
+        pending = ("queued", "running", None)  # None: no answer in time, as on a machine with much other work
+        while (state := self.api.run(DAG, run_id).get("state")) in pending and time.monotonic() < end:
             time.sleep(2)
         failed = [task for task in self.api.tasks(DAG, run_id) if task["state"] == "failed"]
         return ", ".join([str(state), *(f"{task['task_id']}: {self.api.reason(DAG, task)}" for task in failed)])

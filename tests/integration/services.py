@@ -112,7 +112,8 @@ class Services:
 
     def _ended(self, dag: str, run_id: str) -> str:
         end = time.monotonic() + 1200
-        while (state := self.api.run(dag, run_id)["state"]) in ("queued", "running") and time.monotonic() < end:
+        pending = ("queued", "running", None)  # None: no answer in time, as on a machine with much other work
+        while (state := self.api.run(dag, run_id).get("state")) in pending and time.monotonic() < end:
             time.sleep(2)
         return str(state)
 
