@@ -120,18 +120,6 @@ class Histories:
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return Histories(self.user_ids[chosen], offsets, self.items[rows], self.timestamps[rows])
 
-    def distinct_items(self) -> tuple[Ints, Ints]:
-        """Return each user's items once, ascending: user u's are ``items[offsets[u]:offsets[u + 1]]``.
-
-        Returns
-        -------
-        offsets : int64 array of shape (U + 1,)
-        items : int64 array
-        """
-        span = int(self.items.max(initial=0)) + 1
-        keys = np.unique(self.users * span + self.items)
-        return np.searchsorted(keys, np.arange(len(self) + 1) * span).astype(np.int64), keys % span
-
     def _keep(self, kept: npt.NDArray[np.bool_]) -> Histories:
         running = np.concatenate([[0], np.cumsum(kept)])
         return Histories(self.user_ids, running[self.offsets], self.items[kept], self.timestamps[kept])

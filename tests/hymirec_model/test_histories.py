@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import datetime
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +29,6 @@ def test_cutting_and_choosing_equals_plain_python(rows: Streams, cut: int, kept:
     assert histories.users.tolist() == [user for user, row in enumerate(rows) for _ in row]
     assert back(histories.before(cut)) == [[e for e in row if e[1] < cut] for row in rows]
     assert back(histories.since(cut)) == [[e for e in row if e[1] >= cut] for row in rows]
-    offsets, items = histories.distinct_items()
-    lists = [items[start:end].tolist() for start, end in pairwise(offsets)]
-    assert lists == [sorted({item for item, _ in row}) for row in rows]
     marks = np.isin(np.arange(10), list(kept))
     assert back(histories.only_items(marks)) == [[e for e in row if e[0] in kept] for row in rows]
     numbers = data.draw(st.lists(st.integers(0, len(rows) - 1)) if rows else st.just([]))
