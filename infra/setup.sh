@@ -78,7 +78,9 @@ fi
 say "2/4 $(pin torch) and $(pin uv), about a minute"
 .venv/bin/python -m pip install --disable-pip-version-check "$(pin torch)" "$(pin uv)"
 say "3/4 $(grep -c '^[a-z].*==' requirements.lock) locked packages, about a minute"
-.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
+# Bytecode now: where it cannot be written later (a read-only image, PYTHONDONTWRITEBYTECODE), every job would compile
+# thousands of modules anew, which takes as long as all else that it does to start.
+.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 say "4/4 Java for Spark"
 use_java
 echo "$state" >"$stamp"

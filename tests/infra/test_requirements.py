@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,10 @@ def test_every_locked_package_has_hashes(repository: Path, locked: dict[str, str
 
 def test_the_environment_is_the_locked_one(locked: dict[str, str]) -> None:
     assert {name: version(name) for name in locked} == locked
+
+
+@pytest.mark.parametrize("package", ["airflow", "mlflow", "pyspark", "transformers"])
+def test_packages_have_their_bytecode(package: str) -> None:
+    """Set-up compiles them; a process that may not write bytecode would compile them each time."""
+    spec = find_spec(package)
+    assert spec is not None and spec.cached is not None and Path(spec.cached).is_file()
