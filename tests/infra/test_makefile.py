@@ -55,6 +55,17 @@ def test_plain_make_shows_the_help(repository: Path) -> None:
     assert make(repository).stdout == make(repository, "help").stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "does"),
+    [
+        (("test", "PYTEST=-k codebook"), "-m pytest -n 2 --no-loadscope-reorder -k codebook"),
+        (("docs",), "-m infra.config_docs"),
+    ],
+)
+def test_what_a_target_does(repository: Path, arguments: tuple[str, ...], does: str) -> None:
+    assert does in make(repository, "-n", *arguments).stdout
+
+
 def test_inspect_does_not_take_the_shells_user_for_a_person(repository: Path) -> None:
     done = make(repository, "inspect", USER="root")
     assert done.returncode != 0

@@ -41,17 +41,18 @@ class Slice:
     def current(self) -> str:
         return (self.warehouse / "releases" / "CURRENT").read_text().strip()
 
-    def refresh(self, ds: str, profile: Path = PROFILE, retrain: str = "") -> subprocess.CompletedProcess[str]:
-        """Do what `make run DS=… WAREHOUSE=… PROFILE=… RETRAIN=…` does."""
+    def make(
+        self, target: str, ds: str, profile: Path = PROFILE, retrain: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Do `make run DS=… WAREHOUSE=… PROFILE=… RETRAIN=…`, or `make demo` with these."""
         values = {
             "DS": ds,
             "WAREHOUSE": str(self.warehouse),
             "PROFILE": str(profile),
             "RETRAIN": retrain,
         }
-        command = [sys.executable, "-m", "infra.refresh", "run"]
         return subprocess.run(
-            command,
+            ["make", target],
             cwd=self.repository,
             env={**local(self.state), **values},
             capture_output=True,
@@ -62,7 +63,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Refreshed:
-    """The slice after two days: the first by `make run`, the second by `make up` and `make trigger`."""
+    """The slice after two days: the first by `make demo`, the second by `make up` and `make trigger`."""
 
     slice: Slice
     output: str
@@ -143,21 +144,21 @@ def services(repository: Path, state: Path, tmp_path_factory: pytest.TempPathFac
     (theirs / "load_release.py").write_text(example_of_the_docs(repository))
     bundles = [bundle("dags-folder", repository / "dags"), bundle("theirs", theirs)]
     found = Services(repository, state, AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps(bundles))
-    done = found.call("up")
+    done = found.make("up")
     assert done.returncode == 0, done.stdout + done.stderr
     yield found
-    found.call("down")
+    found.make("down")
 
 
 @pytest.fixture(scope="session")
 def refreshed(tiny: Slice, services: Services) -> Refreshed:
     """Refresh two days, one after the other."""
     first, second = DAYS
-    done = tiny.refresh(first)
+    done = tiny.make("demo", first)
     assert done.returncode == 0, done.stdout + done.stderr
     releases = {first: tiny.current}
     # No DS: it has to find the day after the current release by itself.
     state = services.trigger(WAREHOUSE=str(tiny.warehouse), PROFILE=str(PROFILE))
-    assert state == "success", services.call("status").stdout
+    assert state == "success", services.make("status").stdout
     releases[second] = tiny.current
     return Refreshed(tiny, done.stdout, releases)

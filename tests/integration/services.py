@@ -33,8 +33,11 @@ def free_port() -> int:
 
 
 def local(state: Path) -> dict[str, str]:
-    """Environment of a command with a state folder of its own: nothing of the test session's state shows through."""
+    """Environment of a command with a state folder of its own: nothing of the test session's state shows through, nor
+    of the make that may have started it."""
     ours = (
+        "MAKEFLAGS",
+        "MAKELEVEL",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
         "HYMIREC_CACHE",
         "HYMIREC_MLFLOW_URL",
@@ -55,12 +58,11 @@ class Services:
     def mlflow_url(self) -> str:
         return f"http://127.0.0.1:{self.mlflow_port}"
 
-    def call(
-        self, command: str, module: str = "infra.services", **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        return self._run(["-m", module, command], **environment)
+    def make(self, target: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a target of the Makefile."""
+        return self._run(["make", target], **environment)
 
-    def _run(self, arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
         env = {
             **local(self.state),
             "AIRFLOW_PORT": str(self.airflow_port),
@@ -69,7 +71,7 @@ class Services:
             **environment,
         }
         return subprocess.run(
-            [sys.executable, *arguments],
+            command,
             cwd=self.repository,
             env=env,
             capture_output=True,
@@ -79,7 +81,7 @@ class Services:
 
     def trigger(self, **values: str) -> str:
         """Trigger a refresh, wait for its end, and return its state."""
-        done = self.call("trigger", module="infra.refresh", **values)
+        done = self.make("trigger", **values)
         assert done.returncode == 0, done.stdout + done.stderr
         return self._ended(DAG, done.stdout.split()[1])
 
@@ -91,7 +93,7 @@ class Services:
 
     def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Airflow's own command line."""
-        done = self._run(["-m", "infra.local_env", "--", "airflow", *arguments])
+        done = self._run([sys.executable, "-m", "infra.local_env", "--", "airflow", *arguments])
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 

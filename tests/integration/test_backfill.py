@@ -67,14 +67,14 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             migrate(environment(local(services.state)), services.state / "airflow-db.log")
             services.airflow("dags", "reserialize")
             services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
-            done = services.call("up")
+            done = services.make("up")
             assert done.returncode == 0, done.stdout + done.stderr
-            foreground = services.call("run", module="infra.refresh", DS=DAYS[0], WAREHOUSE=warehouse)
+            foreground = services.make("run", DS=DAYS[0], WAREHOUSE=warehouse)
             runs = services.ended(DAG, len(DAYS), "backfill")
             tasks = [{task["task_id"]: task for task in services.api.tasks(DAG, run["dag_run_id"])} for run in runs]
             yield Backfilled(tasks, [text_of(message) for message in mail.received], foreground.stderr)
         finally:
-            services.call("down")
+            services.make("down")
 
 
 def test_days_come_in_order_one_at_a_time(backfilled: Backfilled) -> None:

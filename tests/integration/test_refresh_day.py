@@ -1,4 +1,4 @@
-"""The whole DAG on real purchases: a day by `airflow dags test`, the next by the scheduler, and refused input."""
+"""The whole DAG on real purchases: a day by `make demo`, the next by the scheduler, and refused input."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ def test_a_line_a_task(refreshed: Refreshed) -> None:
     assert done == TASKS
 
 
+def test_the_demo_shows_at_its_end_what_came_out(refreshed: Refreshed) -> None:
+    shown = refreshed.output.partition("✓ announce_release")[2]
+    peers = ("HyMiRec", "popularity", "co-occurrence", "own repeats")
+    for text in (f"release {refreshed.releases[DAYS[0]]}", *peers, "time by task", "nearest titles"):
+        assert text in shown, text
+
+
 def test_each_day_publishes_a_release_with_the_one_before_as_its_parent(refreshed: Refreshed) -> None:
     first, second = (refreshed.releases[ds] for ds in DAYS)
     assert first.startswith(DAYS[0]) and second.startswith(DAYS[1])
@@ -72,7 +79,7 @@ def test_events_of_unknown_products_are_in_quarantine(refreshed: Refreshed) -> N
 
 
 def test_mlflow_shows_a_parent_run_a_refresh_and_a_nested_run_a_stage(refreshed: Refreshed, services: Services) -> None:
-    """Asked over HTTP, as its pages are: the day of `make run` too, which wrote without the server."""
+    """Asked over HTTP, as its pages are: the day of `make demo` too, which wrote without the server."""
     client = MlflowClient(tracking_uri=services.mlflow_url)
     experiment = client.get_experiment_by_name("hymirec")
     runs = client.search_runs([experiment.experiment_id], max_results=200)
@@ -119,7 +126,7 @@ class TestRefused:
     def refused(self, tiny: Slice, ds: str, profile: Path = PROFILE, retrain: str = "") -> str:
         pointer = tiny.warehouse / "releases" / "CURRENT"
         before = pointer.read_text() if pointer.exists() else None
-        done = tiny.refresh(ds, profile, retrain)
+        done = tiny.make("run", ds, profile, retrain)
         assert done.returncode != 0
         assert "✓ publish" not in done.stdout
         assert (pointer.read_text() if pointer.exists() else None) == before

@@ -41,12 +41,12 @@ def story(refreshed: Refreshed, services: Services) -> RolledBack:
     shutil.copytree(refreshed.slice.warehouse, folder / "warehouse")
     tiny = replace(refreshed.slice, folder=folder)
     found = [tiny.current]
-    done = tiny.refresh(DAYS[1], retrain="always")
+    done = tiny.make("run", DAYS[1], retrain="always")
     assert done.returncode == 0, done.stdout + done.stderr
     found.append(tiny.current)
-    assert services.roll_back(str(tiny.warehouse), REASON) == "success", services.call("status").stdout
+    assert services.roll_back(str(tiny.warehouse), REASON) == "success", services.make("status").stdout
     found.append(tiny.current)
-    done = tiny.refresh(DAYS[1], retrain="always")
+    done = tiny.make("run", DAYS[1], retrain="always")
     assert done.returncode == 0, done.stdout + done.stderr
     found.append(tiny.current)
     return RolledBack(Warehouse(str(tiny.warehouse)), *found, output=done.stdout)
