@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.budget import TRIAL, StepTimes, steps_within
 from benchmarks.quality_data import Log
 from hymirec_model.code_table import CodeTable
 from hymirec_model.codebook import ResidualCodebook
@@ -33,7 +34,7 @@ from hymirec_model.weights import resolve
 from jobs.platform.local import state_folder
 
 Floats = npt.NDArray[np.float32]
-LIST, TRIAL, BATCH = 200, 4, 256
+LIST, BATCH = 200, 256
 STAGE_1 = 0.8  # of the time
 LLM_ALONE = 0.3  # the same where everything stands on the LLM's output, which takes long to train
 LIGHT = 0.4  # of stage 2's time
@@ -42,7 +43,7 @@ SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
 MODEL = RecommenderConfig(history=200, backbone_layers=1)
 ONE = replace(MODEL, interests=1, coarse_interests=1)
-TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5)
+TRAINING = RecommenderTrainingConfig(learning_rate=3e-4, backbone_learning_rate=3e-5, validation_users=256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Stage1:
 
     vectors: Floats
     user_side: UserSide
+    seconds: float
+    """CPU time that it took."""
 
 
 class Trainer:
@@ -101,10 +104,15 @@ class Trainer:
     seconds : float
         CPU time of a form, all stages together.
     seed : int
+
+    Attributes
+    ----------
+    spent : float
+        CPU time that the form took which was trained last, trials left out.
     """
 
     def __init__(self, log: Log, window: int, seconds: float, seed: int) -> None:
-        self.log, self.window, self.seconds, self.seed = log, window, seconds, seed
+        self.log, self.window, self.seconds, self.seed, self.spent = log, window, seconds, seed, 0.0
         self._stages: dict[float, Stage1] = {}
 
     def fit(self, form: Form) -> Callable[[Histories], Ints]:
@@ -112,19 +120,14 @@ class Trainer:
         log, seed = self.log, self.seed
         if form.model is None:
             first = _stage_1(log, self.window, self.seconds, seed)
-            side = first.user_side
+            side, self.spent = first.user_side, first.seconds
             scale = float(side.log_scale.detach().exp())
             side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), _counts(log)))
             return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, 0.0, None, MODEL.history)
-        began = time.process_time()
-        if form.stage_1:
-            if form.stage_1 not in self._stages:
-                self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)
-            first = self._stages[form.stage_1]
-            began = time.process_time()
-        else:
-            space, side = _start(log, replace(SPACE, window=self.window, seed=seed))
-            first = Stage1(space.vectors(log.states_Ih, np.arange(log.items)), side.eval())
+        if form.stage_1 not in self._stages:
+            self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)
+        first = self._stages[form.stage_1]
+        began = time.process_time() - first.seconds
         book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
         generation, codes = book.encode_best(first.vectors)
         table = book.to_module() if form.codes else _FullVectors(first.vectors)
@@ -135,8 +138,9 @@ class Trainer:
             counts_I=_counts(log),
         )
         training = replace(TRAINING, window=form.window or self.window, seed=seed)
-        left = (1 - form.stage_1) * self.seconds - (time.process_time() - began)
-        model = _stage_2(form, training, table, items, log, first, max(left, 1))
+        left = self.seconds - (time.process_time() - began)
+        model, seconds = _stage_2(form, training, table, items, log, first, left)
+        self.spent = self.seconds - left + seconds
 
         def interests(batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
             found: torch.Tensor = model(*batch)[1] if form.llm else model.light(*batch)
@@ -162,19 +166,18 @@ def _start(log: Log, config: ItemSpaceConfig) -> tuple[ItemSpace, UserSide]:
 def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
     rows = np.arange(log.items)
 
-    def trained(steps: int) -> Stage1:
+    def trained(steps: int) -> tuple[Stage1, StepTimes]:
+        times = StepTimes()
         config = replace(SPACE, window=window, steps=steps, seed=seed)
         space, side = _start(log, config)
-        began = time.process_time()
-        train_item_space(space, side, log.states_Ih, rows, log.train, config, _silent)
-        spent[steps] = time.process_time() - began
-        return Stage1(space.vectors(log.states_Ih, rows), side.eval())
+        if steps:
+            train_item_space(space, side, log.states_Ih, rows, log.train, config, times)
+        return Stage1(space.vectors(log.states_Ih, rows), side.eval(), times.passed()), times
 
-    spent: dict[int, float] = {}
-    began = time.process_time()
-    trained(TRIAL)
-    fixed = time.process_time() - began - spent[TRIAL]
-    return trained(max(TRIAL, int(TRIAL * (seconds - fixed) / spent[TRIAL])))
+    if not seconds:
+        return trained(0)[0]
+    _, trial = trained(TRIAL)
+    return trained(steps_within(seconds - trial.all_else(), trial.a_step()))[0]
 
 
 def _stage_2(
@@ -185,12 +188,14 @@ def _stage_2(
     log: Log,
     first: Stage1,
     seconds: float,
-) -> HyMiRec:
+) -> tuple[HyMiRec, float]:
+    """Stage 2's model, and the CPU time that it took."""
     config = form.model
     assert config is not None
     source = resolve(config.weights, state_folder() / "models")
 
-    def trained(light_steps: int, steps: int) -> HyMiRec:
+    def trained(light_steps: int, steps: int) -> tuple[HyMiRec, StepTimes]:
+        times = StepTimes()
         torch.manual_seed(training.seed)
         backbone = load_backbone(source, config.backbone_layers)
         if not form.pretrained:
@@ -198,20 +203,17 @@ def _stage_2(
         model = HyMiRec(config, first.vectors.shape[1], backbone)
         model.start_from(first.user_side)
         chosen = replace(training, light_steps=light_steps, steps=steps)
-        if light_steps == TRIAL:
-            chosen = replace(chosen, validation_users=0)
-        report = lambda *_: marks.append(time.process_time())  # noqa: E731
-        marks.clear()
-        train_recommender(model, table, items, log.train, chosen, report, CPU, mask_seen=log.mask_seen)  # type: ignore[arg-type]
-        return model.eval()
+        train_recommender(model, table, items, log.train, chosen, times, CPU, mask_seen=log.mask_seen)  # type: ignore[arg-type]
+        return model.eval(), times
 
-    marks: list[float] = []
-    trained(TRIAL, TRIAL if form.llm else 0)
-    light = (marks[TRIAL - 1] - marks[0]) / (TRIAL - 1)
-    if not form.llm:
-        return trained(max(1, int(seconds / light)), 0)
-    whole = (marks[-1] - marks[TRIAL]) / (TRIAL - 1)
-    return trained(max(1, int(LIGHT * seconds / light)), max(1, int((1 - LIGHT) * seconds / whole)))
+    _, trial = trained(TRIAL, TRIAL if form.llm else 0)
+    left = seconds - trial.all_else(phases=2 if form.llm else 1)
+    light_steps, steps = steps_within(left, trial.a_step()), 0
+    if form.llm:
+        light_steps = steps_within(LIGHT * left, trial.a_step())
+        steps = steps_within((1 - LIGHT) * left, trial.a_step(phase=1))
+    model, times = trained(light_steps, steps)
+    return model, times.passed()
 
 
 class _FullVectors(torch.nn.Module):
@@ -258,7 +260,3 @@ def _ranker(
         return np.asarray(found_UN)
 
     return rank
-
-
-def _silent(step: int, metrics: dict[str, float]) -> None:
-    """Contenders report their result only."""

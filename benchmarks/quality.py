@@ -99,7 +99,7 @@ def main(
             runs[title].append(run)
     ahead = mean_over_seeds(runs[MINE]) if MINE in runs else None
     for title, of_title in runs.items():
-        row = {"name": title, "seconds": 0 if title in COUNTING else seconds, "seeds": len(of_title)}
+        row: dict[str, Any] = {"name": title, "seeds": len(of_title)}
         row |= figures(of_title)
         if ahead is not None and title != MINE:
             same = mean_over_seeds(runs[MINE][: len(of_title)]) if title in ONCE else ahead
@@ -119,6 +119,8 @@ class Run:
     """Recall@50 of the next items by the list of someone without a history."""
     coverage: float
     """Share of the items that are in the first 50 of anybody's list (window)."""
+    seconds: float
+    """CPU time that the training took."""
 
 
 def trained(
@@ -128,25 +130,33 @@ def trained(
     torch.set_num_threads(1)
     log = load(name, shared, validation=validation)
     found = {}
-    for title, ranker in rankers(log, titles, seconds, seed):
-        found[title] = measure(log, ranker)
+    for title, ranker, spent in rankers(log, titles, seconds, seed):
+        found[title] = measure(log, ranker, spent)
         recall = found[title].per_user["window"]["recall@50"].mean()
-        print(f"{name}, seed {seed}, {title}: recall@50 {recall:.4f}", flush=True)
+        print(f"{name}, seed {seed}, {title}: recall@50 {recall:.4f} after {spent:.1f} s", flush=True)
     return found
 
 
-def rankers(log: Log, titles: list[str], seconds: float, seed: int) -> Iterator[tuple[str, Ranker]]:
-    """Train contenders, each when it is asked for."""
+def rankers(log: Log, titles: list[str], seconds: float, seed: int) -> Iterator[tuple[str, Ranker, float]]:
+    """Train contenders, each when it is asked for, and tell the CPU time that it took."""
     forms = Trainer(log, WINDOWS[log.name].events, seconds, seed)
     for title in titles:
         if title in FORMS or title in ONCE:
-            yield title, forms.fit((FORMS | ONCE)[title])
-        elif title in LEARNING:
-            yield title, LEARNING[title](log, seconds, seed)
+            yield title, forms.fit((FORMS | ONCE)[title]), forms.spent
+            continue
+        began = _cpu_seconds()
+        if title in LEARNING:
+            ranker = LEARNING[title](log, seconds, seed)
         else:
             baseline = COUNTING[title]()
             baseline.fit(log.train, log.items, int(log.train.timestamps.max()) + 1)
-            yield title, partial(rank, baseline, n=200, mask_seen=log.mask_seen)
+            ranker = partial(rank, baseline, n=200, mask_seen=log.mask_seen)
+        yield title, ranker, _cpu_seconds() - began
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it started and that have ended."""
+    return sum(os.times()[:4])
 
 
 def _sequence(kind: type[SASRec | ComiRec], log: Log, seconds: float, seed: int) -> Ranker:
@@ -167,8 +177,8 @@ LEARNING: dict[str, Callable[[Log, float, int], Ranker]] = {
 }
 
 
-def measure(log: Log, ranker: Ranker) -> Run:
-    """Figures of each user."""
+def measure(log: Log, ranker: Ranker, seconds: float) -> Run:
+    """Figures of each user; ``seconds`` is the CPU time that the training took."""
     tasks: dict[str, Task] = {task: getattr(log, field) for task, field in TASKS.items()}
     lists = {task: ranker(about.past) for task, about in tasks.items()}
     per_user = {t: {m: f(lists[t], tasks[t].relevant) for m, f in METRICS.items()} for t in tasks}
@@ -178,7 +188,7 @@ def measure(log: Log, ranker: Ranker) -> Run:
     newcomer = float(METRICS["recall@50"](same, log.next_item.relevant).mean())
     lengths = np.diff(log.next_item.past.offsets).astype(np.float64)
     per_user["next"]["length"] = lengths
-    return Run(per_user, newcomer, metrics.coverage(lists["window"], log.items, 50))
+    return Run(per_user, newcomer, metrics.coverage(lists["window"], log.items, 50), seconds)
 
 
 def mean_over_seeds(runs: list[Run]) -> PER_USER:
@@ -191,7 +201,8 @@ def mean_over_seeds(runs: list[Run]) -> PER_USER:
 
 def figures(runs: list[Run]) -> dict[str, Any]:
     """Means over users and seeds with their intervals; recall@50 of the next item by the length of the history."""
-    per_user, row = mean_over_seeds(runs), dict[str, Any]()
+    per_user = mean_over_seeds(runs)
+    row: dict[str, Any] = {"seconds": round(float(np.mean([run.seconds for run in runs])), 1)}
     for task, of_task in per_user.items():
         for metric in METRICS:
             found = metrics.bootstrap(of_task[metric], 1000, seed=0)

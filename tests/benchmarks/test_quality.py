@@ -117,8 +117,8 @@ def test_forms_learn(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rows_have_intervals_and_leads_are_paired(log: Log) -> None:
-    [(_, popular)] = quality.rankers(log, ["popularity"], 1, 0)
-    run = quality.measure(log, popular)
+    [(_, popular, seconds)] = quality.rankers(log, ["popularity"], 1, 0)
+    run = quality.measure(log, popular, seconds)
     row, per_user = quality.figures([run, run]), quality.mean_over_seeds([run, run])
     assert row["next recall@50 by length"]["0"] == pytest.approx(run.newcomer, abs=1e-4)
     assert set(row["next recall@50 by length"]) == {"0", "1-4", "5-19"}
