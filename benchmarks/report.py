@@ -43,8 +43,8 @@ class Results:
     rows: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
-    commit: str = field(default_factory=lambda: _commit())
-    """Taken at the start: the file that is written here would make the work tree dirty."""
+    commit: str = field(default_factory=lambda: code_commit())
+    """Taken at the start: the code may change while a benchmark runs."""
 
     @classmethod
     def resumed(cls, name: str) -> Results:
@@ -98,11 +98,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=FOLDER.parent, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()
+def code_commit(folder: Path = FOLDER) -> str:
+    """The commit of the work tree, with ``-dirty`` where it differs in more than ``folder``, the results."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("diff", "HEAD", "--name-only", "--", ":/", ":(exclude).")
+    return git("rev-parse", "--short", "HEAD") + "-dirty" * bool(changed)
 
 
 def _text(value: object) -> str:
