@@ -38,6 +38,7 @@ from jobs.train_item_space import ROW_GROUP
 DAY, DIM, FILE_ROWS = "2024-01-01", 192, 1_000_000
 SINGLE = 100_000  # vectors that one process encodes to compare
 DECODED = 200_000
+PROFILE = "codebook: {layers: 8}\n"
 BYTES_AN_ITEM = 64  # by which memory may grow; a vector has 384
 
 
@@ -53,7 +54,7 @@ def main(
             wh = Warehouse(f"{root}/warehouse")
             write_day(wh, size)
             profile = Path(root) / "scale.yaml"
-            profile.write_text("codebook: {layers: 8}\n")
+            profile.write_text(PROFILE)
             for job in ("fit_codebook", "encode_items"):
                 results.add({"name": job, "items": size, **run_job(job, wh, DAY, profile, Path(root))})
             one = single_process(wh)

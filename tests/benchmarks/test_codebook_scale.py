@@ -15,6 +15,7 @@ from jobs.platform.warehouse import Warehouse
 @pytest.mark.integration
 def test_runs_the_jobs_on_a_small_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(codebook_scale, "PROFILE", "codebook: {layers: 2, size: 16, iterations: 1, refit_rounds: 0}\n")
     codebook_scale.main(items=[3_000], name="small", folder=tmp_path)
     written = json.loads((tmp_path / "results" / "small.json").read_text())
     rows = {row["name"]: row for row in written["rows"]}

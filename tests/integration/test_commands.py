@@ -102,13 +102,13 @@ HERE: dict[str, Callable[[Workplace, str], None]] = {
     f"{IMPORT} movielens --data ml-32m --warehouse var/mine": imports,
     f"{IMPORT} amazon-2023 --data All_Beauty --warehouse var/mine": imports,
     f"{IMPORT} pixelrec --data Pixel200K --warehouse var/mine": imports,
-    f".venv/bin/{IMPORT} parquet --events events.parquet --items items.parquet --warehouse var/mine": imports,
 }
 """What is run here, in this order, and what must come of it."""
 ELSEWHERE = {
     "make setup": ("Makefile", "\ntest: setup"),
     "make test": (".ci/run", "\nmake test"),
     "make lint": ("tests/test_house.py", '"mypy"'),
+    f".venv/bin/{IMPORT} parquet": ("tests/integration/conftest.py", '"jobs.import_events", "--source", "parquet"'),
     "make docs": ("tests/infra/test_makefile.py", '"docs"'),
     "make demo": ("tests/integration/conftest.py", 'make("demo"'),
     "make run DS=": ("tests/integration/test_rollback_day.py", 'make("run"'),
