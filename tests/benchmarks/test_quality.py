@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import LlamaConfig, LlamaModel
 
-from benchmarks import hymirec_forms, quality
+from benchmarks import hymirec_forms, quality, rectools_peer
 from benchmarks.quality_data import Log, load
 from benchmarks.sequence_peers import ComiRec, SASRec, SequenceModel
 from hymirec_model import metrics
@@ -97,6 +99,26 @@ def test_peers_learn(kind: type[SequenceModel], log: Log) -> None:
     popular = Popularity().fit(log.train, ITEMS, int(log.train.timestamps.max()) + 1)
     theirs = metrics.recall_at(rank(popular, log.next_item.past, 200, mask_seen=True), log.next_item.relevant, 3).mean()
     assert mine > theirs + 0.3
+
+
+def test_the_peer_from_outside_learns_in_its_own_environment(
+    log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit, match="make bench-quality"):
+        rectools_peer.fit(log, 16, 10, 0.1, seconds=1, seed=0)
+    install = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--python", sys.executable]
+    packages = ["--target", tmp_path / "state" / "rectools", "--no-deps", "-r", "benchmarks/rectools.txt"]
+    subprocess.run([*install, *packages], check=True)
+    ranker = rectools_peer.fit(log, 16, 10, 0.1, seconds=3, seed=0)
+    past, relevant = log.next_item.past, log.next_item.relevant
+    found = ranker(past)
+    assert len(found) == USERS
+    for user in range(0, USERS, 7):
+        known = set(events(past, user))
+        listed = [item for item in found[user] if item >= 0]
+        assert len(set(listed)) == len(listed) >= 3 and not known & set(listed)
+    assert metrics.recall_at(found, relevant, 3).mean() > 0.6
+    assert (ranker(log.train) == -1).all(), "lists are known for the tasks' histories alone"
 
 
 def test_forms_learn(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
