@@ -26,7 +26,7 @@ from hymirec_model.hymirec import HyMiRec
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.item_space import ItemSpace
 from hymirec_model.llm_recommender import empty_backbone, load_backbone
-from hymirec_model.newcomers import popular_direction
+from hymirec_model.newcomers import lately_popular, popular_direction
 from hymirec_model.retrieval import Merge, top_items
 from hymirec_model.training import Items, train_recommender
 from hymirec_model.user_side import UserSide
@@ -122,7 +122,8 @@ class Trainer:
             first = _stage_1(log, self.window, self.seconds, seed)
             side, self.spent = first.user_side, first.seconds
             scale = float(side.log_scale.detach().exp())
-            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), _counts(log)))
+            popular = lately_popular(log.train, log.items)
+            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), popular))
             return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, 0.0, None, MODEL.history)
         if form.stage_1 not in self._stages:
             self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)

@@ -116,7 +116,7 @@ class Run:
 
     per_user: PER_USER
     newcomer: float
-    """Recall@50 of the next items by the list of someone without a history."""
+    """Recall@50 of the late next items by the list of someone without a history, see ``Log.late``."""
     coverage: float
     """Share of the items that are in the first 50 of anybody's list (window)."""
     seconds: float
@@ -185,7 +185,7 @@ def measure(log: Log, ranker: Ranker, seconds: float) -> Run:
     some = log.next_item.past.of_users(np.arange(1))
     nobody = Histories(some.user_ids.repeat(2), np.append(0, some.offsets), some.items, some.timestamps)
     same = np.repeat(ranker(nobody)[:1], len(log.next_item.past), axis=0)
-    newcomer = float(METRICS["recall@50"](same, log.next_item.relevant).mean())
+    newcomer = float(METRICS["recall@50"](same, log.next_item.relevant)[log.late].mean())
     lengths = np.diff(log.next_item.past.offsets).astype(np.float64)
     per_user["next"]["length"] = lengths
     return Run(per_user, newcomer, metrics.coverage(lists["window"], log.items, 50), seconds)

@@ -53,6 +53,8 @@ class Task:
     """Events before the held-out ones, of U users."""
     relevant: Relevant
     """Distinct held-out items: user u's are ``items[offsets[u]:offsets[u + 1]]``."""
+    times: Ints
+    """When the last of them was taken, seconds since 1970, of shape (U,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ class Log:
     def items(self) -> int:
         """I."""
         return len(self.states_Ih)
+
+    @property
+    def late(self) -> npt.NDArray[np.bool_]:
+        """Which users of ``next_item`` took theirs after nine tenths of what training sees.
+
+        What newcomers are offered is measured on these: they come now, not years before the log ends.
+        """
+        return self.next_item.times >= np.quantile(self.train.timestamps, 0.9)
 
 
 def load(name: LogName, shared: Path, *, validation: bool, seed: int = 0) -> Log:
@@ -153,7 +163,8 @@ def _task(histories: Histories, users: Ints, events: int) -> Task:
     span = int(held.items.max()) + 1
     pairs = np.unique(held.users * span + held.items)
     counts = np.bincount(pairs // span, minlength=len(users))
-    return Task(past, (np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span))
+    relevant = (np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span)
+    return Task(past, relevant, held.timestamps[held.offsets[1:] - 1])
 
 
 def _states(name: LogName, texts: list[str]) -> npt.NDArray[np.float32]:

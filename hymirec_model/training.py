@@ -28,7 +28,7 @@ from hymirec_model.errors import require
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.negatives import NegativeSampler
-from hymirec_model.newcomers import popular_direction
+from hymirec_model.newcomers import lately_popular, popular_direction
 from hymirec_model.shared_batch import of_the_first, processes
 from hymirec_model.training_phase import Phase
 from hymirec_model.training_step import BatchReader, TrainingStep
@@ -165,7 +165,8 @@ def train_recommender(
             if checkpoints and rank == 0 and config.checkpoint_steps and done % config.checkpoint_steps == 0:
                 checkpoints.write(training, _checkpoint(phase, figures, streams, device))
         figures |= phase.end()
-    model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, reader.items.counts_I))
+    popular_I = lately_popular(histories, len(counts)).to(device)
+    model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, popular_I))
     figures |= _choose_habit(model, validation, device)
     model.eval()
     return figures | validation.losses()

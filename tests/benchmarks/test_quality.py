@@ -74,6 +74,17 @@ def test_ties_are_broken_so_that_training_may_cut_where_the_tasks_do(log: Log) -
         assert (np.diff(stamps) > 0).all() and stamps[0] == 0
 
 
+def test_newcomers_are_those_who_come_when_the_log_ends(log: Log) -> None:
+    late = replace(log, next_item=replace(log.next_item, times=np.arange(USERS) * 60))
+    seen = sorted(log.train.timestamps)
+    assert np.mean([stamp < 60 * np.flatnonzero(late.late)[0] for stamp in seen]) == pytest.approx(0.9, abs=0.1)
+    assert not log.late[::10].any(), "whose few events are long past"
+    past, relevant = log.next_item.past, log.next_item.relevant
+    [(_, popular, seconds)] = quality.rankers(log, ["popularity"], 1, 0)
+    hits = metrics.recall_at(popular(past), relevant, 50)
+    assert quality.measure(log, popular, seconds).newcomer >= hits[log.late].mean()
+
+
 def test_validation_never_sees_a_test_event(folder: Path, log: Log) -> None:
     earlier = load(NAME, folder, validation=True)  # type: ignore[arg-type]
     for user in range(USERS):
