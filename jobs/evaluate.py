@@ -6,9 +6,9 @@ before the day. Writes ``evaluation/ds``: evaluation.json (the means, with 95 % 
 
 The last ``evaluation.holdout_days`` days up to ds are held out. A user counts with at least one event before
 them and one in them. Every ranking orders the whole catalogue, and relevant is each distinct item that the
-user took in the held-out days. "new items" counts those only that the user never took before, in the same
-lists. The champion is the model of the release before, as it was released; the day's model is its challenger when
-any of item space, codebook and recommender is another one.
+user took in the held-out days. "new items" counts those only that the user never took before, in lists that leave
+out what the user took. The champion is the model of the release before, as it was released; the day's model is its
+challenger when any of item space, codebook and recommender is another one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,14 @@ BASELINES: dict[str, type[Baseline]] = {
     "co-occurrence": CoOccurrence,
     "own repeats": OwnRepeats,
 }
+
+
+class Ranker(Protocol):
+    """Makes lists of shape (U, LIST) for the users of a task."""
+
+    def __call__(self, *, mask_seen: bool) -> Ints:
+        """Rank all items, or all but a user's own."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +122,19 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = parts.load(wh, device)
     interests = model.interests(task.past)
-    lists = {MODEL: rank_by_interests(model, interests, task.past, vectors, parts.calibration_vectors(wh), config)}
+    calibration = parts.calibration_vectors(wh)
+    rankers: dict[str, Ranker] = {
+        MODEL: partial(rank_by_interests, model, interests, task.past, vectors, calibration, config.seed)
+    }
     champion = Champion.of(wh, ds, parts)
     if champion is not None and not champion.same_model:
-        lists[CHAMPION] = rank_by_champion(wh, champion, task, parts.vectors, config, device)
+        rankers[CHAMPION] = champion_ranker(wh, champion, task, parts.vectors, config, device)
     for name, kind in BASELINES.items():
-        baseline = kind().fit(task.everyone, n_items, task.cut)
-        lists[name] = rank(baseline, task.past, LIST, mask_seen=config.mask_seen, seed=config.seed)
+        rankers[name] = partial(rank, kind().fit(task.everyone, n_items, task.cut), task.past, LIST, seed=config.seed)
+    lists = {name: ranker(mask_seen=config.mask_seen) for name, ranker in rankers.items()}
+    unseen = lists if config.mask_seen else {name: ranker(mask_seen=True) for name, ranker in rankers.items()}
     n_history = np.diff(task.past.offsets)
-    card = Scorecard.measure(lists, task.relevant, task.new, n_history, n_items)
+    card = Scorecard.measure(lists, unseen, task.relevant, task.new, n_history, n_items)
     evaluation = {
         "users": len(task.past),
         "items": n_items,
@@ -181,7 +194,14 @@ def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationCon
 
 
 def rank_by_interests(
-    model: UserModel, interests: Floats, past: Histories, vectors: Floats, calibration: Floats, config: EvaluationConfig
+    model: UserModel,
+    interests: Floats,
+    past: Histories,
+    vectors: Floats,
+    calibration: Floats,
+    seed: int,
+    *,
+    mask_seen: bool,
 ) -> Ints:
     """A model's lists by exact search, of shape (U, LIST); -1 where its catalogue is shorter.
 
@@ -190,11 +210,14 @@ def rank_by_interests(
     model : UserModel
     interests : float32 array of shape (U, K, d)
     past : Histories
-        The users' events, for their habits and for `config.mask_seen`.
+        The users' events, for their habits and for `mask_seen`.
     vectors : float32 array of shape (n, d)
     calibration : float32 array of shape (s, d)
         See :func:`hymirec_model.inference.interest_weights`.
-    config : EvaluationConfig
+    seed : int
+        Of the order among equal scores.
+    mask_seen : bool
+        Leave a user's own items out.
     """
     from hymirec_model.inference import interest_weights
 
@@ -208,23 +231,23 @@ def rank_by_interests(
         width,
         model.merge,
         model.scale,
-        exclude=(past.offsets, past.items) if config.mask_seen else None,
+        exclude=(past.offsets, past.items) if mask_seen else None,
         bonus=model.bonus(past),
-        seed=config.seed,
+        seed=seed,
     )
     ranked = np.full((len(past), LIST), -1, np.int64)
     ranked[:, :width] = found.cpu().numpy()
     return ranked
 
 
-def rank_by_champion(
+def champion_ranker(
     wh: Warehouse, champion: Champion, task: Task, items: Partition, config: EvaluationConfig, device: torch.device
-) -> Ints:
-    """The champion's lists: it neither reads nor finds items that came after its release."""
+) -> Ranker:
+    """What makes the champion's lists: it neither reads nor finds items that came after its release."""
     item_ids = [str(item) for item in wh.read(items, ["item_id"])["item_id"].to_pylist()]
     model, vectors, calibration = champion.load(item_ids, device)
     past = task.past.only_items(np.arange(len(item_ids)) < len(vectors))
-    return rank_by_interests(model, model.interests(past), past, vectors, calibration, config)
+    return partial(rank_by_interests, model, model.interests(past), past, vectors, calibration, config.seed)
 
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:

@@ -43,7 +43,13 @@ class Scorecard:
 
     @classmethod
     def measure(
-        cls, lists: Mapping[str, Ints], relevant: Relevant, new: Relevant, n_history: Ints, n_items: int
+        cls,
+        lists: Mapping[str, Ints],
+        unseen: Mapping[str, Ints],
+        relevant: Relevant,
+        new: Relevant,
+        n_history: Ints,
+        n_items: int,
     ) -> Scorecard:
         """Measure ranked lists.
 
@@ -51,6 +57,8 @@ class Scorecard:
         ----------
         lists : mapping of str to int array of shape (U, LIST)
             By name of the ranking; -1 marks an unused place.
+        unseen : mapping of str to int array of shape (U, LIST)
+            The same without what each user took before the cut: where new items are looked for.
         relevant : (offsets, items)
             What each user took after the cut.
         new : (offsets, items)
@@ -65,7 +73,7 @@ class Scorecard:
         for name, ranked in lists.items():
             found = np.full(len(ranked), np.nan)
             if len(explorers):
-                found[explorers] = metrics.recall_at(ranked[explorers], (new_offsets, new[1]), LIST)
+                found[explorers] = metrics.recall_at(unseen[name][explorers], (new_offsets, new[1]), LIST)
             per_user[name] = {
                 "recall@50": metrics.recall_at(ranked, relevant, 50),
                 "recall@200": metrics.recall_at(ranked, relevant, LIST),
