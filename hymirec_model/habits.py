@@ -5,7 +5,10 @@ household buys from the one beside it. So an item of the user's history gets a b
 counts, training chooses on held windows; nothing where nobody takes a thing twice. The form is that of personalised
 item frequency (TIFU-KNN, Hu et al., SIGIR 2020), damped by a logarithm, since the score it is added to is one.
 
-Shapes: U users, h items of all their histories.
+So interests need not answer for what is taken again: where habits count, training learns from what is new to a user,
+and holds it against what is new to that user (:func:`among_own`).
+
+Shapes: U or B users, h items of all their histories, N history positions, n items.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 if TYPE_CHECKING:
     from hymirec_model.retrieval import Merge
@@ -54,3 +59,27 @@ def bonus_of(offsets: Ints, items: Ints, habit: float, merge: Merge, scale: floa
     strength = habit / scale if merge == "max" else habit
     values = (strength * np.log1p(PACE * summed)).astype(np.float32)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span, values
+
+
+def among_own(items_BN: Tensor, mask_BN: Tensor, wanted_n: Tensor) -> Tensor:
+    """Which items are in whose history.
+
+    Parameters
+    ----------
+    items_BN : Tensor of shape (B, N), long
+    mask_BN : Tensor of shape (B, N), bool
+        True where there is an event.
+    wanted_n : Tensor of shape (n,), long
+        May have an item twice.
+
+    Returns
+    -------
+    Tensor of shape (B, n), bool
+    """
+    distinct_m, place_n = torch.unique(wanted_n, return_inverse=True)
+    place_BN = torch.searchsorted(distinct_m, items_BN).clamp_max(len(distinct_m) - 1)
+    row_BN = torch.arange(len(items_BN), device=items_BN.device)[:, None].expand_as(items_BN)
+    hit_BN = mask_BN & (distinct_m[place_BN] == items_BN)
+    own_Bm = torch.zeros(len(items_BN), len(distinct_m), dtype=torch.bool, device=items_BN.device)
+    own_Bm[row_BN[hit_BN], place_BN[hit_BN]] = True
+    return own_Bm[:, place_n]

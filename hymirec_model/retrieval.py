@@ -25,7 +25,7 @@ from hymirec_model.habits import Bonus
 from hymirec_model.ranking import top_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Ints = npt.NDArray[np.integer]
 Merge = Literal["max", "lse", "calibrated"]
@@ -157,26 +157,48 @@ def top_items(
     InputError
         As `merge_scores`; or if n is not allowed, or a user has no interest of positive weight.
     """
+    settings = (user_interests, weights, item_vectors, n, merge, scale)
+    return top_items_each(*settings, bonuses=[bonus], exclude=exclude, seed=seed)[0]
+
+
+@torch.no_grad()
+def top_items_each(
+    user_interests: Tensor,
+    weights: Tensor,
+    item_vectors: Tensor,
+    n: int,
+    merge: Merge,
+    scale: float,
+    *,
+    bonuses: Sequence[Bonus | None],
+    exclude: tuple[Ints, Ints] | None = None,
+    seed: int = 0,
+) -> list[tuple[Tensor, Tensor]]:
+    """What :func:`top_items` finds with each of several bonuses, from the same merged scores."""
     check_scoring(user_interests, weights, item_vectors, merge, scale)
     if not 1 <= n <= len(item_vectors):
         raise InputError(f"n: got {n}, allowed 1 to {len(item_vectors)}, the number of items.")
     check_weights(weights)
     order_n, place_of_n = (array.to(item_vectors.device) for array in tie_order(len(item_vectors), seed))
     shuffled_nd = item_vectors.float()[order_n]
-    items, scores = [], []
+
+    def cells(ragged: tuple[Ints, Ints], part: slice) -> tuple[tuple[Tensor, Tensor], slice]:
+        user, item, entries = _ragged_rows(ragged, part, len(user_interests), len(item_vectors))
+        return (user.to(order_n.device), place_of_n[item.to(order_n.device)]), entries
+
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in bonuses]
     for part in chunks(len(user_interests), len(item_vectors)):
-        score_Un = merge_scores(user_interests[part], weights[part], shuffled_nd, merge, scale)
-        if bonus is not None:
-            user, item, entries = _ragged_rows(bonus[:2], part, len(user_interests), len(item_vectors))
-            value = torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
-            score_Un[user.to(score_Un.device), place_of_n[item.to(score_Un.device)]] += value
-        if exclude is not None:
-            user, item, _ = _ragged_rows(exclude, part, len(user_interests), len(item_vectors))
-            score_Un[user.to(score_Un.device), place_of_n[item.to(score_Un.device)]] = -torch.inf
-        place_Un, best_Un = top_columns(score_Un, n)
-        items.append(order_n[place_Un].masked_fill(place_Un < 0, -1))
-        scores.append(best_Un)
-    return torch.cat(items), torch.cat(scores)
+        merged_Un = merge_scores(user_interests[part], weights[part], shuffled_nd, merge, scale)
+        for parts, bonus in zip(found, bonuses, strict=True):
+            score_Un = merged_Un.clone() if len(bonuses) > 1 else merged_Un
+            if bonus is not None:
+                own, entries = cells(bonus[:2], part)
+                score_Un[own] += torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
+            if exclude is not None:
+                score_Un[cells(exclude, part)[0]] = -torch.inf
+            place_Un, best_Un = top_columns(score_Un, n)
+            parts.append((order_n[place_Un].masked_fill(place_Un < 0, -1), best_Un))
+    return [(torch.cat([items for items, _ in parts]), torch.cat([best for _, best in parts])) for parts in found]
 
 
 def check_ragged(ragged: tuple[Ints, Ints], n_users: int, n_items: int) -> tuple[Ints, Ints]:

@@ -45,13 +45,15 @@ def mean_of_all(rows: Tensor) -> Tensor:
     Returns
     -------
     Tensor of shape (…)
-        Equal in all processes. Its gradient is such that the average over the processes is that of the whole mean.
+        Equal in all processes; 0 where none has a row. Its gradient is such that the average over the processes is
+        that of the whole mean.
     """
     _, world = processes()
     if world == 1:
-        return rows.mean(0)
+        return rows.mean(0) if len(rows) else rows.sum(0)
     total = rows.sum(0)
     shared = torch.cat([total.detach().flatten(), total.new_tensor([len(rows)])])
     dist.all_reduce(shared)
+    shared[-1].clamp_(min=1)
     own = total * (world / shared[-1])
     return (shared[:-1] / shared[-1]).view_as(total) + (own - own.detach())

@@ -2,8 +2,9 @@
 
 First the light recommender alone, in cheap steps, then both together with the same loss on the coarse interests as a
 side task. Of each phase the weights that were best on held windows are kept, if need be those before it: the loss may
-fall while retrieval gets worse. Histories are read as codes and decoded on the device; targets and negatives are the
-items' full vectors.
+fall while retrieval gets worse. How much habits count is chosen at each of these measurements, and what they answer for
+interests need not learn (habits.py). Histories are read as codes and decoded on the device; targets and negatives are
+the items' full vectors.
 
 Shapes: I items, L codes an item, d item dimensions.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,13 +143,14 @@ def train_recommender(
     for phase in (light, whole):
         if not phase.steps or (found and found.facts["phase"] != phase.name):
             continue
-        measure = _recall_of(validation, phase.light_only, device)
+        measure = partial(_recall, model, validation, device, light_only=phase.light_only)
         if found:
             _restore(found, phase, streams, device)
+            model.habit.fill_(found.facts["habit"])
             found = None
         else:
             if phase is light or not light.steps:
-                _choose_breadth(model, _recall_of(validation, True, device))
+                _choose_breadth(model, partial(_recall, model, validation, device, light_only=True))
             phase.begin(measure())
         step.share()
         model.train()
@@ -163,11 +166,11 @@ def train_recommender(
             done += 1
             report(done, logged)
             if checkpoints and rank == 0 and config.checkpoint_steps and done % config.checkpoint_steps == 0:
-                checkpoints.write(training, _checkpoint(phase, figures, streams, device))
+                checkpoints.write(training, _checkpoint(phase, figures, float(model.habit), streams, device))
         figures |= phase.end()
     popular_I = lately_popular(histories, len(counts)).to(device)
     model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, popular_I))
-    figures |= _choose_habit(model, validation, device)
+    figures |= _habits(model, validation, device)
     model.eval()
     return figures | validation.losses()
 
@@ -192,12 +195,13 @@ def _identity(
     }
 
 
-def _recall_of(validation: Validation, light_only: bool, device: torch.device) -> Callable[[], float | None]:
-    def measure() -> float | None:
-        recall = validation.recall(light_only=light_only)
-        return None if recall is None else of_the_first(recall, device)
-
-    return measure
+def _recall(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
+    """Recall on the held windows when habits count as much as finds most there, as they do from now on."""
+    found = validation.recalls((0.0,) if validation.mask_seen else HABITS, light_only=light_only)
+    if not found:
+        return None
+    model.habit.fill_(of_the_first(max(found, key=found.__getitem__), device))
+    return of_the_first(found[float(model.habit)], device)
 
 
 def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
@@ -215,14 +219,14 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
     model.light.set_breadth(max(found, key=found.__getitem__) if any(found.values()) else 0.5)
 
 
-def _choose_habit(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
-    """Let people's habits count as much as finds most on the held windows; not at all where lists leave out what a
-    user had. Returns what that changed."""
-    found = {} if validation.mask_seen else validation.recalls(HABITS, light_only=False)
-    habit = of_the_first(max(found, key=found.__getitem__, default=0.0), device)
-    model.habit.fill_(habit)
-    recalls = {"before": found[0.0], "after": found[habit]} if found else {}
-    return {"habit": habit} | {f"validation_recall_{when}_habits": recall for when, recall in recalls.items()}
+def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
+    """How much habits count in the end, and what they bring where lists may hold what a user had."""
+    recall = _recall(model, validation, device, light_only=False)
+    figures = {"habit": float(model.habit)}
+    if recall is not None and not validation.mask_seen:
+        figures["validation_recall_without_habits"] = validation.recalls([0.0], light_only=False)[0.0]
+        figures["validation_recall_with_habits"] = recall
+    return figures
 
 
 def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:
@@ -236,7 +240,11 @@ def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:
 
 
 def _checkpoint(
-    phase: Phase, figures: dict[str, float], streams: dict[str, np.random.Generator], device: torch.device
+    phase: Phase,
+    figures: dict[str, float],
+    habit: float,
+    streams: dict[str, np.random.Generator],
+    device: torch.device,
 ) -> Checkpoint:
     """Where a training stands. Batches are drawn as they are needed, so their generator's state is the position."""
     place, tensors = phase.state()
@@ -247,6 +255,7 @@ def _checkpoint(
         "phase": phase.name,
         "place": place,
         "figures": figures,
+        "habit": habit,
         "random": {name: generator.bit_generator.state for name, generator in streams.items()},
     }
     return Checkpoint(step=phase.first + phase.done, facts=facts, tensors=tensors)

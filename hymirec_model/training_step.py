@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hymirec_model.code_table import CodeTable
 from hymirec_model.config import RecommenderTrainingConfig
 from hymirec_model.devices import training_dtype
+from hymirec_model.habits import among_own
 from hymirec_model.histories import Batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.losses import (
@@ -126,6 +127,11 @@ class TrainingStep:
         false_BWn = masked_negatives(
             target_BWd, batch.targets_BW, negative_nd, negatives.ids, config.false_negative_cosine
         )
+        if float(model.habit) > 0:  # which answers for what people take again
+            items_BN, past_BN = batch.items_BN, batch.mask_BN
+            again_BWN = (batch.targets_BW[..., None] == items_BN[:, None]) & past_BN[:, None]
+            mask_BW = mask_BW & ~again_BWN.any(-1)
+            false_BWn = false_BWn | among_own(items_BN, past_BN, negatives.ids)[:, None]
         known = (target_BWd, mask_BW, negative_nd, false_BWn, scale, negatives.bias)
         coarse_loss = mixture_loss(coarse_BMd, *known)
         if interest_BKd is None:

@@ -16,7 +16,7 @@ from hymirec_model import metrics
 from hymirec_model.habits import bonus_of
 from hymirec_model.histories import Batch, Ints
 from hymirec_model.inference import calibration_sample, interest_weights
-from hymirec_model.retrieval import Merge, top_items
+from hymirec_model.retrieval import Merge, top_items_each
 
 if TYPE_CHECKING:
     from hymirec_model.negatives import Negatives
@@ -60,24 +60,21 @@ class Validation:
         return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in LOGGED if logged}
 
     @torch.no_grad()
-    def recall(self, *, light_only: bool) -> float | None:
+    def recalls(self, habits: Sequence[float], *, light_only: bool) -> dict[float, float]:
         """Recall@50 of the windows' items among all items with events, as retrieval would find them.
 
         Parameters
         ----------
+        habits : sequence of float
+            How much the users' habits count; allowed is 0 alone where lists leave out what a user had.
         light_only : bool
             By the coarse interests, merged as they are trained, instead of the interests.
 
         Returns
         -------
-        float or None
-            None without windows.
+        dict
+            By how much habits count; empty without windows.
         """
-        return self.recalls([0.0], light_only=light_only)[0.0] if self.windows else None
-
-    @torch.no_grad()
-    def recalls(self, habits: Sequence[float], *, light_only: bool) -> dict[float, float]:
-        """The same with the users' habits in the score, by how much they count; nothing without windows."""
         if not self.windows:
             return {}
         was_training = self.reader.training
@@ -107,11 +104,9 @@ class Validation:
         ]
         offsets = np.cumsum([0, *map(len, targets)])
         relevant, recall = (offsets, np.concatenate(targets)), []
-        for habit in habits:
-            bonus = bonus_of(*seen, habit, merge, scale) if habit else None
-            found, _ = top_items(
-                interest_BKd.float(), weight_BK, vectors, width, merge, scale, exclude=exclude, bonus=bonus
-            )
+        bonuses = [bonus_of(*seen, habit, merge, scale) if habit else None for habit in habits]
+        settings = (interest_BKd.float(), weight_BK, vectors, width, merge, scale)
+        for found, _ in top_items_each(*settings, bonuses=bonuses, exclude=exclude):
             ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
             recall.append(metrics.recall_at(ranked, relevant, width))
         return np.stack(recall)

@@ -96,9 +96,9 @@ def outcome(figures: Mapping[str, Any]) -> str:
                 note = ""
             phases.append(f"{title} {before:.4f} -> {after:.4f}{note}")
     found = f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
-    if "validation_recall_after_habits" in figures:
-        before, after = (figures[f"validation_recall_{when}_habits"] for when in ("before", "after"))
-        found += f", with habits {before:.4f} -> {after:.4f} (counting {figures['habit']:g})"
+    if "validation_recall_with_habits" in figures:
+        without, with_habits = (figures[f"validation_recall_{how}_habits"] for how in ("without", "with"))
+        found += f", without habits {without:.4f}, with them {with_habits:.4f} (counting {figures['habit']:g})"
     return found
 
 

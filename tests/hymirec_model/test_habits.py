@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hymirec_model.habits import FADE, PACE, bonus_of
+from hymirec_model.habits import FADE, PACE, among_own, bonus_of
 from hymirec_model.retrieval import Merge
 
 
@@ -35,3 +36,17 @@ def test_is_in_the_unit_of_the_score(merge: Merge, unit: float) -> None:
     logs = bonus_of(offsets, items, 4.0, "lse", 20.0)[2]
     np.testing.assert_allclose(bonus_of(offsets, items, 4.0, merge, 20.0)[2] * unit, logs, rtol=1e-6)
     assert not bonus_of(offsets, items, 0.0, merge, 20.0)[2].any()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=5, max_size=5), min_size=1, max_size=4),
+    st.lists(st.integers(0, 5), max_size=5),
+    st.lists(st.integers(0, 8), min_size=1, max_size=8),
+)
+def test_tells_whose_own_an_item_is(rows: list[list[int]], lengths: list[int], wanted: list[int]) -> None:
+    items = torch.tensor(rows)
+    length = torch.tensor((lengths + [5] * len(rows))[: len(rows)])
+    mask = torch.arange(5) >= 5 - length[:, None]
+    found = among_own(items, mask, torch.tensor(wanted))
+    own = [set(row[5 - int(n) :]) for row, n in zip(rows, length, strict=True)]
+    assert found.tolist() == [[item in mine for item in wanted] for mine in own]

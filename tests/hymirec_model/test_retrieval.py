@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from hymirec_model import retrieval
 from hymirec_model.errors import InputError
-from hymirec_model.retrieval import Merge, calibration_weights, merge_scores, top_items
+from hymirec_model.retrieval import Merge, calibration_weights, merge_scores, top_items, top_items_each
 
 MERGES: tuple[Merge, ...] = ("max", "lse", "calibrated")
 
@@ -111,6 +111,9 @@ def test_a_bonus_counts_on_top_of_the_merge(
     assert torch.allclose(found_scores, best.values[:, :25], atol=1e-5)
     rest, _ = top_items(interests, weights, items, 293, merge, 12.0, bonus=bonus, exclude=bonus[:2])
     assert (rest == top_items(interests, weights, items, 293, merge, 12.0, exclude=bonus[:2])[0]).all()
+    twice = top_items_each(interests, weights, items, 25, merge, 12.0, bonuses=[bonus, None])
+    for (same, _), alone in zip(twice, (bonus, None), strict=True):
+        assert (same == top_items(interests, weights, items, 25, merge, 12.0, bonus=alone)[0]).all()
 
 
 def test_no_users_give_empty_lists(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:

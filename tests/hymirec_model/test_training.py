@@ -8,7 +8,7 @@ import torch
 
 from hymirec_model.histories import Histories
 from tests.hymirec_model import planted
-from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, train
+from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, Objective, train
 
 
 def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
@@ -28,7 +28,7 @@ def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
 
 def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)  # of 90 items
-    hasty = replace(CONFIG, learning_rate=0.1, backbone_learning_rate=0.1, validate_steps=3, patience=2)
+    hasty = replace(CONFIG, learning_rate=0.05, backbone_learning_rate=0.05, validate_steps=3, patience=2)
     figures, _, undone = train(config=hasty)
     assert figures["validation_recall_after_light"] > figures["validation_recall_before_light"]
     assert figures["validation_recall_after_llm"] < figures["validation_recall_before_llm"]
@@ -39,7 +39,7 @@ def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.Monkey
 
 def test_a_phase_stops_when_the_recall_no_longer_rises_and_keeps_its_best(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)
-    config = replace(CONFIG, learning_rate=0.1, backbone_learning_rate=0.1, validate_steps=3, patience=2)
+    config = replace(CONFIG, learning_rate=0.05, backbone_learning_rate=0.05, validate_steps=3, patience=2)
     figures, curve, _ = train(config=config)
     by_step = {step: metrics["validation_recall"] for step, metrics in curve if "validation_recall" in metrics}
     for phase, first, steps in (("light", 0, config.light_steps), ("llm", config.light_steps, config.steps)):
@@ -55,17 +55,34 @@ def test_a_phase_stops_when_the_recall_no_longer_rises_and_keeps_its_best(monkey
     assert curve[-1][0] < config.light_steps + config.steps
 
 
+def returning() -> Histories:
+    """Everybody takes the same four things again and again."""
+    taken = planted.log(60, ITEMS).items.reshape(60, -1)
+    return Histories(LOG.user_ids, LOG.offsets, np.tile(taken[:, :4], 6).ravel(), LOG.timestamps)
+
+
 def test_habits_count_where_people_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)
     config = replace(CONFIG, light_steps=1, steps=1)
-    taken = planted.log(60, ITEMS).items.reshape(60, -1)
-    own = Histories(LOG.user_ids, LOG.offsets, np.tile(taken[:, :4], 6).ravel(), LOG.timestamps)  # the same four again
-    figures, _, model = train(config=config, histories=own)
+    figures, _, model = train(config=config, histories=returning())
     assert figures["habit"] == float(model.habit) > 0
-    assert figures["validation_recall_after_habits"] > figures["validation_recall_before_habits"] + 0.1
-    assert figures["validation_recall_before_habits"] == figures["validation_recall_kept_llm"]
-    figures, _, model = train(config=config, histories=own, mask_seen=True)
+    assert figures["validation_recall_with_habits"] > figures["validation_recall_without_habits"] + 0.1
+    assert figures["validation_recall_with_habits"] >= figures["validation_recall_kept_llm"]
+    figures, _, model = train(config=config, histories=returning(), mask_seen=True)
     assert figures["habit"] == float(model.habit) == 0, "nobody is shown again what they had"
+
+
+@pytest.mark.parametrize("objective", ["mixture", "dmil"])
+def test_interests_learn_nothing_from_what_habits_answer_for(
+    objective: Objective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every target is one of the user's own, a step has no loss."""
+    monkeypatch.setattr("hymirec_model.validation.LIST", 8)
+    figures, curve, _ = train(objective, replace(CONFIG, light_steps=1, steps=1), returning())
+    assert figures["habit"] > 0 and [metrics["loss"] for _, metrics in curve] == [0.0, 0.0]
+    assert np.isfinite(list(figures.values())).all() and np.isfinite(curve[-1][1]["gradient_norm"])
+    _, curve, _ = train(objective, replace(CONFIG, light_steps=1, steps=1), returning(), mask_seen=True)
+    assert min(metrics["loss"] for _, metrics in curve) > 0.1
 
 
 def test_objective_of_the_paper_trains() -> None:
