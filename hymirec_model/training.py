@@ -143,14 +143,14 @@ def train_recommender(
     for phase in (light, whole):
         if not phase.steps or (found and found.facts["phase"] != phase.name):
             continue
-        measure = partial(_recall, model, validation, device, light_only=phase.light_only)
+        measure = partial(_measure, model, validation, device, light_only=phase.light_only)
         if found:
             _restore(found, phase, streams, device)
             model.habit.fill_(found.facts["habit"])
             found = None
         else:
             if phase is light or not light.steps:
-                _choose_breadth(model, partial(_recall, model, validation, device, light_only=True))
+                _choose_breadth(model, partial(_measure, model, validation, device, light_only=True))
             phase.begin(measure())
         step.share()
         model.train()
@@ -195,8 +195,8 @@ def _identity(
     }
 
 
-def _recall(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
-    """Recall on the held windows when habits count as much as finds most there, as they do from now on."""
+def _measure(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
+    """Let habits count as much as finds most on the held windows, and return the recall there."""
     found = validation.recalls((0.0,) if validation.mask_seen else HABITS, light_only=light_only)
     if not found:
         return None
@@ -221,7 +221,7 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
 
 def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
     """How much habits count in the end, and what they bring where lists may hold what a user had."""
-    recall = _recall(model, validation, device, light_only=False)
+    recall = _measure(model, validation, device, light_only=False)
     figures = {"habit": float(model.habit)}
     if recall is not None and not validation.mask_seen:
         figures["validation_recall_without_habits"] = validation.recalls([0.0], light_only=False)[0.0]
