@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-TRIAL = 4
+TRIAL = 12
 """Steps of a phase in a trial."""
 
 
