@@ -1,15 +1,22 @@
 """Training within a budget of CPU time.
 
-A learning rate that falls along a cosine must know the number of steps before the first one. So a short trial, which
-is not counted, tells what a step costs and what all else does.
+A learning rate that falls along a cosine must know how much of the training is done: either by the time that is spent
+(stage 1, SASRec and ComiRec), or by steps, of which a short trial that is not counted tells what they cost (stage 2).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
-TRIAL = 12
+TRIAL = 4
 """Steps of a phase in a trial."""
+
+
+def share_spent(began: float, seconds: float) -> Iterator[float]:
+    """Share of the seconds since ``began`` that are spent, each time it is asked for, until none are left."""
+    while (spent := time.process_time() - began) < seconds:
+        yield spent / seconds
 
 
 class StepTimes:

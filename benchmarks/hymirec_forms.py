@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.budget import TRIAL, StepTimes, steps_within
+from benchmarks.budget import TRIAL, StepTimes, share_spent, steps_within
 from benchmarks.quality_data import Log
 from hymirec_model.code_table import CodeTable
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, ItemSpaceConfig, RecommenderConfig, RecommenderTrainingConfig
 from hymirec_model.encoder_training import train_item_space
-from hymirec_model.habits import bonus_of
+from hymirec_model.habits import NONE, Habits, bonus_of
 from hymirec_model.histories import Histories, Ints, window_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.inference import calibration_sample, interest_weights
@@ -120,11 +120,11 @@ class Trainer:
         log, seed = self.log, self.seed
         if form.model is None:
             first = _stage_1(log, self.window, self.seconds, seed)
-            side, self.spent = first.user_side, first.seconds
-            scale = float(side.log_scale.detach().exp())
+            light, self.spent = first.user_side.light, first.seconds
+            scale = float(first.user_side.log_scale.detach().exp())
             popular = lately_popular(log.train, log.items)
-            side.light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), popular))
-            return _ranker(log, first.vectors, lambda batch: side.light(*batch), "lse", scale, 0.0, None, MODEL.history)
+            light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), popular))
+            return _ranker(log, first.vectors, lambda batch: light(*batch), "lse", scale, NONE, None, MODEL.history)
         if form.stage_1 not in self._stages:
             self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)
         first = self._stages[form.stage_1]
@@ -148,8 +148,10 @@ class Trainer:
             return found
 
         decoded = table(items.codes_IL, items.generation_I).numpy()
-        scale, habit = float(model.scale.detach()), float(model.habit)
-        return _ranker(log, first.vectors, interests, form.model.merge, scale, habit, decoded, form.model.history)
+        scale = float(model.scale.detach())
+        return _ranker(
+            log, first.vectors, interests, form.model.merge, scale, model.habits, decoded, form.model.history
+        )
 
 
 def _counts(log: Log) -> torch.Tensor:
@@ -165,20 +167,13 @@ def _start(log: Log, config: ItemSpaceConfig) -> tuple[ItemSpace, UserSide]:
 
 
 def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
-    rows = np.arange(log.items)
-
-    def trained(steps: int) -> tuple[Stage1, StepTimes]:
-        times = StepTimes()
-        config = replace(SPACE, window=window, steps=steps, seed=seed)
-        space, side = _start(log, config)
-        if steps:
-            train_item_space(space, side, log.states_Ih, rows, log.train, config, times)
-        return Stage1(space.vectors(log.states_Ih, rows), side.eval(), times.passed()), times
-
-    if not seconds:
-        return trained(0)[0]
-    _, trial = trained(TRIAL)
-    return trained(steps_within(seconds - trial.all_else(), trial.a_step()))[0]
+    began, rows = time.process_time(), np.arange(log.items)
+    config = replace(SPACE, window=window, seed=seed)
+    space, side = _start(log, config)
+    train_item_space(
+        space, side, log.states_Ih, rows, log.train, config, lambda *_: None, progress=share_spent(began, seconds)
+    )
+    return Stage1(space.vectors(log.states_Ih, rows), side.eval(), time.process_time() - began)
 
 
 def _stage_2(
@@ -236,7 +231,7 @@ def _ranker(
     interests_of: Callable[[tuple[torch.Tensor, ...]], torch.Tensor],
     merge: Merge,
     scale: float,
-    habit: float,
+    habits: Habits,
     decoded: Floats | None,
     history: int,
 ) -> Callable[[Histories], Ints]:
@@ -256,7 +251,7 @@ def _ranker(
         weights = interest_weights(interests, merge, scale, sample)
         seen = (past.offsets, past.items) if log.mask_seen else None
         users_UKd, weights_UK, items_Id = (torch.from_numpy(array) for array in (interests, weights, vectors))
-        bonus = bonus_of(past.offsets, past.items, habit, merge, scale)
+        bonus = bonus_of(past, habits, merge, scale)
         found_UN, _ = top_items(users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen, bonus=bonus)
         return np.asarray(found_UN)
 

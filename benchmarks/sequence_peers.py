@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from benchmarks.budget import share_spent
 from benchmarks.quality_data import Log
 from hymirec_model.collaborative import collaborative_vectors
 from hymirec_model.config import ItemSpaceConfig
@@ -78,9 +79,8 @@ class SequenceModel(nn.Module):
         users = np.flatnonzero(lengths >= 2)
         sampler = NegativeSampler(np.bincount(histories.items, minlength=log.items), seed)
         optimizer = torch.optim.Adam(self.parameters(), lr=RATE)
-        start, done, step = time.process_time(), 0.0, 0
         self.train()
-        while done < 1:
+        for step, done in enumerate(share_spent(time.process_time(), seconds)):
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(1, (step + 1) / WARMUP) * (1 - 0.9 * done)
             chosen = random.choice(users, BATCH)
@@ -92,8 +92,6 @@ class SequenceModel(nn.Module):
             self.loss(window_BL, sampler.draw(NEGATIVES)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), 1.0)
             optimizer.step()
-            step += 1
-            done = (time.process_time() - start) / seconds
         return self.eval()
 
     @torch.inference_mode()

@@ -71,9 +71,10 @@ def search(
     exclude : (offsets, items), optional
         Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`. So many more are fetched.
     bonus : (offsets, items, values), optional
-        As in `top_items`, values >= 0. These items are ranked whether the index finds them or not.
+        As in `top_items`. These items are ranked whether the index finds them or not; where some lose by it, so many
+        more are fetched.
     per_interest : int, optional
-        Items fetched for each interest beside the excluded ones, >= n; by default n. More give a merged list
+        Items fetched for each interest beside those, >= n; by default n. More give a merged list
         that is closer to the exact one, but for `merge="max"`, where n are enough.
     seed : int, default=0
         Order among equal scores, as in `top_items`.
@@ -108,10 +109,11 @@ def search(
     task = _Search(index, item_vectors, n, merge, scale, excluded, own, *tie_order(index.ntotal, seed))
     items = np.full((n_users, n), -1, np.int64)
     scores = np.full((n_users, n), -np.inf, np.float32)
-    deepest = wanted + int(left_out_U.max(initial=0))
+    beside_U = left_out_U + own.lowered(n_users)
+    deepest = wanted + int(beside_U.max(initial=0))
     for part in chunks(n_users, FOUND_CELLS * n_interests * deepest):  # large: faiss then multiplies matrices
         users = np.arange(part.start, part.stop)
-        depth_U = np.minimum(wanted + left_out_U[users] + 1, index.ntotal)  # one more tells where ties end
+        depth_U = np.minimum(wanted + beside_U[users] + 1, index.ntotal)  # one more tells where ties end
         deeper = False
         while len(users):
             found_UKf, clear_UKf = task.fetch(interest_UKd[users], weight_UK[users], depth_U, deeper)
@@ -213,7 +215,7 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """Items with a bonus."""
+    """Items whose score is raised or lowered."""
 
     n_items: int
     offsets: Ints
@@ -229,6 +231,10 @@ class _Own:
         pairs = np.repeat(np.arange(n_users), np.diff(offsets)) * n_items + items
         order = np.argsort(pairs)
         return cls(n_items, offsets, pairs[order], check_values(bonus)[order])
+
+    def lowered(self, n_users: int) -> Ints:
+        """(U,) items whose score is lowered."""
+        return np.bincount(self.pairs[self.value < 0] // self.n_items, minlength=n_users)
 
     def items(self, users: Ints) -> Ints:
         """(U, o) items of these users, -1 where one has fewer."""

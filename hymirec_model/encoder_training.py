@@ -10,7 +10,7 @@ Shapes: B users, N history positions, W targets, n negatives, d item dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +41,7 @@ def distinct_items(batch: Batch, negatives: Tensor) -> tuple[Tensor, Tensor]:
     return items, places
 
 
-def cosine_rate(step: int, steps: int, warmup: int) -> float:
+def cosine_rate(step: float, steps: int, warmup: int) -> float:
     """Factor on the learning rate: a linear rise, then half a cosine down to zero."""
     if step < warmup:
         return (step + 1) / warmup
@@ -59,6 +59,7 @@ def train_item_space(
     report: Report,
     device: torch.device = CPU,
     images: Halves | None = None,
+    progress: Iterable[float] | None = None,
 ) -> None:
     """Train heads, residuals and user side on stored text states, in place; they end up on ``device``.
 
@@ -74,6 +75,8 @@ def train_item_space(
     report : callable
     images : float16 array of shape (I, g), optional
         Unit image vectors, zero where an item has none.
+    progress : iterable of float, optional
+        Share of the training, from 0 to 1, that is done before each step; default: ``config.steps`` equal ones.
     """
     sampler = WindowSampler(
         histories,
@@ -92,9 +95,12 @@ def train_item_space(
     if config.residual:
         optimizers.append(torch.optim.SparseAdam([space.residual.weight], lr=config.learning_rate))
     batches = iter(sampler)
-    for step in range(config.steps):
+    if progress is None:
+        progress = (step / config.steps for step in range(config.steps))
+    for step, done in enumerate(progress):
+        rate = cosine_rate(done * config.steps, config.steps, 1 + config.steps // 20)
         for optimizer in optimizers:
-            _set_rate(optimizer, [config.learning_rate], cosine_rate(step, config.steps, 1 + config.steps // 20))
+            _set_rate(optimizer, [config.learning_rate], rate)
             optimizer.zero_grad()
         batch, negatives = next(batches), negatives_of.draw(config.negatives)
         items, places = distinct_items(batch, negatives.ids)

@@ -1,9 +1,10 @@
 """What people take again: a user's own items, by how often and how lately they were taken.
 
 K directions in item space lie near what a user takes, and near everything like it: they cannot tell the milk that a
-household buys from the one beside it. So an item of the user's history gets a bonus on its merged score. How much it
-counts, training chooses on held windows; nothing where nobody takes a thing twice. The form is that of personalised
-item frequency (TIFU-KNN, Hu et al., SIGIR 2020), damped by a logarithm, since the score it is added to is one.
+household buys from the one beside it. So an item of the user's history gets a bonus on its merged score. The form is
+that of personalised item frequency (TIFU-KNN, Hu et al., SIGIR 2020), damped by a logarithm, since the score it is
+added to is one. What lies in today's basket, though, is seldom taken twice: it may have its score lowered instead. How
+much both count, training chooses on held windows; nothing where nobody takes a thing twice.
 
 So interests need not answer for what is taken again: where habits count, training learns from what is new to a user,
 and holds it against what is new to that user (:func:`among_own`).
@@ -13,17 +14,18 @@ Shapes: U or B users, h items of all their histories, N history positions, n ite
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hymirec_model.histories import DAY_SECONDS, Histories, Ints
+
 if TYPE_CHECKING:
     from hymirec_model.retrieval import Merge
 
-Ints = npt.NDArray[np.int64]
 Bonus = tuple[Ints, Ints, npt.NDArray[np.float32]]
 """Offsets, items and values: user u's are those of ``offsets[u]`` to ``offsets[u + 1]``, items ascending."""
 
@@ -31,34 +33,50 @@ FADE = 0.2  # the r-th newest event counts r ** -FADE
 PACE = 3.0  # how soon one more event stops to matter
 
 
-def bonus_of(offsets: Ints, items: Ints, habit: float, merge: Merge, scale: float) -> Bonus:
-    """What each user's own items get: habit · log(1 + PACE · Σ rank ** -FADE) over the events of an item.
+class Habits(NamedTuple):
+    """How much a user's own items count, both numbers >= 0."""
+
+    strength: float = 0.0
+    """Of having been taken before."""
+    satiety: float = 0.0
+    """Of having been taken on the last day; at 0 that day is like the others."""
+
+
+NONE = Habits()
+
+
+def bonus_of(histories: Histories, habits: Habits, merge: Merge, scale: float) -> Bonus:
+    """What is added to the score of each user's own items: strength · log(1 + PACE · Σ rank ** -FADE).
+
+    The sum runs over an item's events. With satiety, those of the user's last day (the 24 hours up to the newest event)
+    do not count, and their items have it taken off.
 
     Parameters
     ----------
-    offsets : int array of shape (U + 1,)
-    items : int array of shape (h,)
-        User u's are ``items[offsets[u]:offsets[u + 1]]``, oldest → newest.
-    habit : float
-        >= 0, how much it counts.
+    histories : Histories
+    habits : Habits
     merge, scale
         Of the score that it is added to: a log, or for ``merge="max"`` a cosine, which is a log by the scale.
 
     Returns
     -------
     Bonus
-        Of the distinct items of each user.
+        Of the distinct items of each user; below 0 where satiety is more than the habit.
     """
-    n_users, lengths = len(offsets) - 1, np.diff(offsets)
-    user = np.repeat(np.arange(n_users), lengths)
-    rank = np.repeat(offsets[1:], lengths) - np.arange(offsets[0], offsets[-1])
-    span = int(items.max(initial=0)) + 1
-    pairs, place = np.unique(user * span + items, return_inverse=True)
-    summed = np.bincount(place, rank**-FADE, minlength=len(pairs))
-    counts = np.bincount(pairs // span, minlength=n_users)
-    strength = habit / scale if merge == "max" else habit
-    values = (strength * np.log1p(PACE * summed)).astype(np.float32)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span, values
+    ends_h = np.repeat(histories.offsets[1:], np.diff(histories.offsets))
+    weight_h = (ends_h - np.arange(len(ends_h))) ** -FADE
+    span = int(histories.items.max(initial=0)) + 1
+    pairs, place_h = np.unique(histories.users * span + histories.items, return_inverse=True)
+    sated = np.zeros(len(pairs), bool)
+    if habits.satiety:
+        last_day_h = histories.timestamps[ends_h - 1] - histories.timestamps < DAY_SECONDS
+        weight_h[last_day_h] = 0
+        sated[place_h[last_day_h]] = True
+    summed = np.bincount(place_h, weight_h, minlength=len(pairs))
+    values = habits.strength * np.log1p(PACE * summed) - habits.satiety * sated
+    counts = np.bincount(pairs // span, minlength=len(histories))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return offsets, pairs % span, (values / (scale if merge == "max" else 1.0)).astype(np.float32)
 
 
 def among_own(items_BN: Tensor, mask_BN: Tensor, wanted_n: Tensor) -> Tensor:

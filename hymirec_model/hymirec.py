@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from hymirec_model.config import RecommenderConfig
 from hymirec_model.errors import InputError
 from hymirec_model.folders import reading
+from hymirec_model.habits import NONE, Habits
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
 from hymirec_model.user_side import LOG_SCALE, START_SCALE, UserSide
@@ -43,13 +44,22 @@ class HyMiRec(nn.Module):
             backbone, dim, config.coarse_interests, config.recent, config.interests, refine=config.refine
         )
         self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
-        self.habit: Tensor
-        self.register_buffer("habit", torch.zeros(()))  # factor of a user's habits in the score, see habits.py
+        self.habit_factors: Tensor
+        self.register_buffer("habit_factors", torch.zeros(len(NONE)))
 
     @property
     def scale(self) -> Tensor:
         """Factor on the cosines in losses and in the merge at retrieval."""
         return self.log_scale.clamp(*LOG_SCALE).exp()
+
+    @property
+    def habits(self) -> Habits:
+        """How much users' own items count at retrieval."""
+        return Habits(*self.habit_factors.tolist())
+
+    def set_habits(self, habits: Habits) -> None:
+        """Let users' own items count so much."""
+        self.habit_factors.copy_(torch.tensor(habits))
 
     @torch.no_grad()
     def start_from(self, user_side: UserSide) -> None:

@@ -172,8 +172,8 @@ class UserModel:
         return float(self.model.scale.detach())
 
     def bonus(self, histories: Histories) -> Bonus:
-        """What the users' own items get on top of the merge; see :mod:`hymirec_model.habits`."""
-        return bonus_of(histories.offsets, histories.items, float(self.model.habit), self.merge, self.scale)
+        """What is added to the merged score of the users' own items; see :mod:`hymirec_model.habits`."""
+        return bonus_of(histories, self.model.habits, self.merge, self.scale)
 
     def interests(self, histories: Histories, users: Ints | None = None, now: Ints | None = None) -> Floats:
         """Interests of the users (default: all), of shape (U, K, d); see :func:`infer`."""

@@ -215,12 +215,12 @@ def check_ragged(ragged: tuple[Ints, Ints], n_users: int, n_items: int) -> tuple
 
 
 def check_values(bonus: Bonus) -> npt.NDArray[np.float32]:
-    """Values of a bonus as float32, or an InputError if they are not one for each item, finite and >= 0."""
+    """Values of a bonus as float32, or an InputError if they are not one for each item, and finite."""
     values = np.asarray(bonus[2], np.float32)
-    if len(values) != len(bonus[1]) or not np.isfinite(values).all() or values.min(initial=0) < 0:
+    if len(values) != len(bonus[1]) or not np.isfinite(values).all():
         raise InputError(
             f"bonus: got {len(values)} values from {values.min(initial=0)} to {values.max(initial=0)} for "
-            f"{len(bonus[1])} items, expected one for each item, finite and 0 or more."
+            f"{len(bonus[1])} items, expected one for each item, and finite."
         )
     return values
 

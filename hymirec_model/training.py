@@ -2,9 +2,9 @@
 
 First the light recommender alone, in cheap steps, then both together with the same loss on the coarse interests as a
 side task. Of each phase the weights that were best on held windows are kept, if need be those before it: the loss may
-fall while retrieval gets worse. How much habits count is chosen at each of these measurements, and what they answer for
-interests need not learn (habits.py). Histories are read as codes and decoded on the device; targets and negatives are
-the items' full vectors.
+fall while retrieval gets worse. How much habits count (habits.py) is chosen at each of these measurements, and what
+they answer for interests need not learn. Histories are read as codes and decoded on the device; targets and negatives
+are the items' full vectors.
 
 Shapes: I items, L codes an item, d item dimensions.
 """
@@ -27,6 +27,7 @@ from hymirec_model.config import RecommenderTrainingConfig
 from hymirec_model.devices import repeatable_on_cpu
 from hymirec_model.encoder_training import Report
 from hymirec_model.errors import require
+from hymirec_model.habits import NONE, Habits
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.negatives import NegativeSampler
@@ -38,7 +39,7 @@ from hymirec_model.validation import Validation
 from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
-HABITS = (0.0, 1.0, 2.0, 4.0, 8.0)  # see hymirec_model.habits
+HABITS = [Habits(strength, satiety) for strength in (0.0, 1.0, 2.0, 4.0, 8.0) for satiety in (0.0, 1.0, 4.0)]
 BREADTHS = (0.25, 0.5, 0.75)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
@@ -105,8 +106,8 @@ def train_recommender(
     -------
     dict
         On the last windows of up to ``config.validation_users`` users, which training does not see: recall@50 before
-        and after each phase and as kept, then how much habits count and recall@50 without and with them; and losses of
-        the coarse interests and of the interests at the end.
+        and after each phase and as kept, then habits as they were chosen and recall@50 without and with them; and
+        losses of the coarse interests and of the interests at the end.
 
     Raises
     ------
@@ -131,7 +132,8 @@ def train_recommender(
     reader = BatchReader(model, code_table, items.to(device)).to(device)
     step = TrainingStep(reader, config, device)
     fixed = NegativeSampler(counts, config.seed).draw(VALIDATION_NEGATIVES).to(device)
-    validation = Validation(step, sampler.held_windows(), fixed, device, mask_seen=mask_seen)
+    windows, pasts = sampler.held_windows(), sampler.held_pasts()
+    validation = Validation(step, windows, pasts, fixed, device, mask_seen=mask_seen)
     streams = {"windows": sampler.random, "negatives": negatives_of.random}
     batches = iter(sampler)
 
@@ -146,7 +148,7 @@ def train_recommender(
         measure = partial(_measure, model, validation, device, light_only=phase.light_only)
         if found:
             _restore(found, phase, streams, device)
-            model.habit.fill_(found.facts["habit"])
+            model.set_habits(Habits(**found.facts["habits"]))
             found = None
         else:
             if phase is light or not light.steps:
@@ -166,7 +168,7 @@ def train_recommender(
             done += 1
             report(done, logged)
             if checkpoints and rank == 0 and config.checkpoint_steps and done % config.checkpoint_steps == 0:
-                checkpoints.write(training, _checkpoint(phase, figures, float(model.habit), streams, device))
+                checkpoints.write(training, _checkpoint(phase, figures, model.habits, streams, device))
         figures |= phase.end()
     popular_I = lately_popular(histories, len(counts)).to(device)
     model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, popular_I))
@@ -197,11 +199,12 @@ def _identity(
 
 def _measure(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
     """Let habits count as much as finds most on the held windows, and return the recall there."""
-    found = validation.recalls((0.0,) if validation.mask_seen else HABITS, light_only=light_only)
+    found = validation.recalls([NONE] if validation.mask_seen else HABITS, light_only=light_only)
     if not found:
         return None
-    model.habit.fill_(of_the_first(max(found, key=found.__getitem__), device))
-    return of_the_first(found[float(model.habit)], device)
+    best = max(found, key=found.__getitem__)
+    model.set_habits(Habits(*(of_the_first(factor, device) for factor in best)))
+    return of_the_first(found[model.habits], device)
 
 
 def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
@@ -222,9 +225,9 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
 def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
     """How much habits count in the end, and what they bring where lists may hold what a user had."""
     recall = _measure(model, validation, device, light_only=False)
-    figures = {"habit": float(model.habit)}
+    figures = {f"habit_{name}": factor for name, factor in model.habits._asdict().items()}
     if recall is not None and not validation.mask_seen:
-        figures["validation_recall_without_habits"] = validation.recalls([0.0], light_only=False)[0.0]
+        figures["validation_recall_without_habits"] = validation.recalls([NONE], light_only=False)[NONE]
         figures["validation_recall_with_habits"] = recall
     return figures
 
@@ -242,7 +245,7 @@ def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:
 def _checkpoint(
     phase: Phase,
     figures: dict[str, float],
-    habit: float,
+    habits: Habits,
     streams: dict[str, np.random.Generator],
     device: torch.device,
 ) -> Checkpoint:
@@ -255,7 +258,7 @@ def _checkpoint(
         "phase": phase.name,
         "place": place,
         "figures": figures,
-        "habit": habit,
+        "habits": habits._asdict(),
         "random": {name: generator.bit_generator.state for name, generator in streams.items()},
     }
     return Checkpoint(step=phase.first + phase.done, facts=facts, tensors=tensors)

@@ -127,7 +127,7 @@ class TrainingStep:
         false_BWn = masked_negatives(
             target_BWd, batch.targets_BW, negative_nd, negatives.ids, config.false_negative_cosine
         )
-        if float(model.habit) > 0:  # which answers for what people take again
+        if model.habits.strength > 0:  # which answers for what people take again
             items_BN, past_BN = batch.items_BN, batch.mask_BN
             again_BWN = (batch.targets_BW[..., None] == items_BN[:, None]) & past_BN[:, None]
             mask_BW = mask_BW & ~again_BWN.any(-1)

@@ -6,6 +6,7 @@ Shapes: B users, K interests, W targets, n items, d item dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy.typing as npt
 import torch
 
 from hymirec_model import metrics
-from hymirec_model.habits import bonus_of
-from hymirec_model.histories import Batch, Ints
+from hymirec_model.habits import NONE, Habits, bonus_of
+from hymirec_model.histories import Batch, Histories
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.retrieval import Merge, top_items_each
 
@@ -34,6 +35,8 @@ class Validation:
     step : TrainingStep
     windows : list of Batch
         May be empty: then no figure is given.
+    pasts : Histories
+        All that came before each window, whose batches may have less of it.
     negatives : Negatives
         The same for every call, so that losses compare.
     device : torch.device
@@ -42,7 +45,14 @@ class Validation:
     """
 
     def __init__(
-        self, step: TrainingStep, windows: list[Batch], negatives: Negatives, device: torch.device, *, mask_seen: bool
+        self,
+        step: TrainingStep,
+        windows: list[Batch],
+        pasts: Histories,
+        negatives: Negatives,
+        device: torch.device,
+        *,
+        mask_seen: bool,
     ) -> None:
         self.step, self.reader, self.negatives, self.mask_seen = step, step.reader, negatives, mask_seen
         self.windows = [window.to(device) for window in windows]
@@ -50,6 +60,8 @@ class Validation:
         self._known = counts_I.nonzero()[:, 0]
         self._place = torch.full_like(counts_I, -1)
         self._place[self._known] = torch.arange(len(self._known), device=device)
+        pasts = pasts.only_items((counts_I > 0).cpu().numpy())
+        self._pasts = replace(pasts, items=self._place.cpu().numpy()[pasts.items])
 
     @torch.no_grad()
     def losses(self) -> dict[str, float]:
@@ -60,30 +72,34 @@ class Validation:
         return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in LOGGED if logged}
 
     @torch.no_grad()
-    def recalls(self, habits: Sequence[float], *, light_only: bool) -> dict[float, float]:
+    def recalls(self, habits: Sequence[Habits], *, light_only: bool) -> dict[Habits, float]:
         """Recall@50 of the windows' items among all items with events, as retrieval would find them.
 
         Parameters
         ----------
-        habits : sequence of float
-            How much the users' habits count; allowed is 0 alone where lists leave out what a user had.
+        habits : sequence of Habits
+            Allowed are none at all where lists leave out what a user had.
         light_only : bool
             By the coarse interests, merged as they are trained, instead of the interests.
 
         Returns
         -------
         dict
-            By how much habits count; empty without windows.
+            By habits; empty without windows.
         """
         if not self.windows:
             return {}
         was_training = self.reader.training
         self.reader.eval()
-        found = np.concatenate([self._of(batch, light_only, habits) for batch in self.windows], axis=1)
+        first, found = 0, []
+        for batch in self.windows:
+            past = self._pasts.of_users(np.arange(first, first + len(batch.items_BN)))
+            found.append(self._of(batch, past, light_only, habits))
+            first += len(past)
         self.reader.train(was_training)
-        return dict(zip(habits, found.mean(1).tolist(), strict=True))
+        return dict(zip(habits, np.concatenate(found, axis=1).mean(1).tolist(), strict=True))
 
-    def _of(self, batch: Batch, light_only: bool, habits: Sequence[float]) -> npt.NDArray[np.float64]:
+    def _of(self, batch: Batch, past: Histories, light_only: bool, habits: Sequence[Habits]) -> npt.NDArray[np.float64]:
         """Recall of shape (habits, B)."""
         vectors = self.reader.items.vectors_Id[self._known]
         coarse_BMd, interest_BKd, scale_ = self.reader(batch, light_only=light_only)
@@ -97,23 +113,15 @@ class Validation:
         weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
         weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
-        seen = self._seen(batch)
-        exclude = seen if self.mask_seen else None
+        exclude = (past.offsets, past.items) if self.mask_seen else None
         targets = [
             np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
         ]
         offsets = np.cumsum([0, *map(len, targets)])
         relevant, recall = (offsets, np.concatenate(targets)), []
-        bonuses = [bonus_of(*seen, habit, merge, scale) if habit else None for habit in habits]
+        bonuses = [None if each == NONE else bonus_of(past, each, merge, scale) for each in habits]
         settings = (interest_BKd.float(), weight_BK, vectors, width, merge, scale)
         for found, _ in top_items_each(*settings, bonuses=bonuses, exclude=exclude):
             ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
             recall.append(metrics.recall_at(ranked, relevant, width))
         return np.stack(recall)
-
-    def _seen(self, batch: Batch) -> tuple[Ints, Ints]:
-        """Offsets and places in the ranking of what stands in each history."""
-        place_BN = self._place[batch.items_BN]
-        seen_BN = batch.mask_BN & (place_BN >= 0)
-        offsets = np.append(0, seen_BN.sum(1).cumsum(0).cpu().numpy())
-        return offsets, place_BN[seen_BN].cpu().numpy()

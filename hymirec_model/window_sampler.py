@@ -100,6 +100,11 @@ class WindowSampler:
         parts = np.array_split(np.arange(len(users)), max(1, -(-len(users) // self.batch_users)))
         return [self._batch(users[part], cuts[part]) for part in parts if len(part)]
 
+    def held_pasts(self) -> Histories:
+        """What came before each of these windows, in their order."""
+        users, cuts = self._held
+        return _cut(self.histories, users, cuts).of_users(users)
+
     def _batch(self, users: Ints, cuts: Ints) -> Batch:
         # At serving time a request comes when the person comes back, so ages count from the first target.
         now = self.histories.timestamps[cuts]
@@ -111,7 +116,10 @@ def without_held_windows(histories: Histories, window: int, held: int) -> Histor
 
     Whatever learns from more than that has seen what it is then measured on.
     """
-    users, cuts = _last_windows(histories, _moments(histories), window, held)
+    return _cut(histories, *_last_windows(histories, _moments(histories), window, held))
+
+
+def _cut(histories: Histories, users: Ints, cuts: Ints) -> Histories:
     ends = histories.offsets[1:].copy()
     ends[users] = cuts
     return histories.up_to(ends)

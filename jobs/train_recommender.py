@@ -98,7 +98,8 @@ def outcome(figures: Mapping[str, Any]) -> str:
     found = f"validation loss {figures['validation_loss']:.4f}, recall@50 by training the {', the '.join(phases)}"
     if "validation_recall_with_habits" in figures:
         without, with_habits = (figures[f"validation_recall_{how}_habits"] for how in ("without", "with"))
-        found += f", without habits {without:.4f}, with them {with_habits:.4f} (counting {figures['habit']:g})"
+        factors = f"strength {figures['habit_strength']:g}, satiety {figures['habit_satiety']:g}"
+        found += f", without habits {without:.4f}, with them {with_habits:.4f} ({factors})"
     return found
 
 

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import CodebookConfig, RecommenderConfig
+from hymirec_model.habits import Habits
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from jobs.platform.lineage import accepted_chain, lineage
@@ -37,7 +38,7 @@ def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
     model = HyMiRec(config, DIM, LlamaModel(llama)).eval()
     with torch.no_grad():  # untrained, all interests of a user are the mean of the history
         model.light.set_breadth(0.5)
-        model.habit.fill_(0.5)
+        model.set_habits(Habits(strength=0.5, satiety=0.25))
         model.light.write.weight.add_(torch.randn(model.light.write.weight.shape))
     return model
 

@@ -32,7 +32,7 @@ class Retrieved(NamedTuple):
     cosine: float
     """Of the item and that interest."""
     before: int
-    """How often the user has taken it already: each time adds to its score where habits count."""
+    """How often the user has taken it already; see :mod:`hymirec_model.habits` for what that does to its score."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import budget
-from benchmarks.budget import TRIAL, StepTimes, steps_within
+from benchmarks.budget import TRIAL, StepTimes, share_spent, steps_within
 
 
 @pytest.mark.parametrize("phases", [1, 2])
@@ -25,3 +25,14 @@ def test_a_trial_tells_what_a_step_costs_and_what_all_else_does(monkeypatch: pyt
 
 def test_as_many_steps_as_fit_in_and_one_at_least() -> None:
     assert [steps_within(seconds, 2.0) for seconds in (-1, 0, 1.9, 4, 4.1)] == [1, 1, 1, 2, 2]
+
+
+def test_a_training_by_time_ends_when_the_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [12.0]
+    monkeypatch.setattr(budget.time, "process_time", lambda: clock[0])
+    shares = share_spent(10.0, 8.0)
+    assert next(shares) == 0.25
+    clock[0] = 16.0
+    assert next(shares) == 0.75
+    clock[0] = 18.0
+    assert not list(shares) and not list(share_spent(18.0, 0.0))

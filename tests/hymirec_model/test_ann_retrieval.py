@@ -74,7 +74,7 @@ def test_own_items_are_ranked_whether_the_index_finds_them_or_not(
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(ITEMS)[: rng.integers(0, owned + 1)] for _ in range(USERS)]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    bonus = (offsets, np.concatenate(rows), rng.uniform(0, 40, offsets[-1]).astype(np.float32))
+    bonus = (offsets, np.concatenate(rows), rng.uniform(-40, 40, offsets[-1]).astype(np.float32))
     options: dict[str, Any] = {"exclude": some_items(seed, excluded), "bonus": bonus, "seed": seed}
     depth = None if merge == "max" else ITEMS
     found = search(flat(vectors), interests, weights, vectors, n, merge, 12.0, per_interest=depth, **options)

@@ -10,32 +10,50 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hymirec_model.habits import FADE, PACE, among_own, bonus_of
+from hymirec_model.habits import FADE, NONE, PACE, Habits, among_own, bonus_of
+from hymirec_model.histories import Histories
 from hymirec_model.retrieval import Merge
 
+HOUR = 3600
 
-@given(st.lists(st.lists(st.integers(0, 5), max_size=12), max_size=6))
-def test_equals_a_count_by_rank(taken: list[list[int]]) -> None:
+
+def log_of(taken: list[list[tuple[int, int]]]) -> Histories:
+    """Each user's events as (item, hours since the one before)."""
+    hours = [hour for row in taken for hour in np.cumsum([gap for _, gap in row])]
+    items = [item for row in taken for item, _ in row]
     offsets = np.cumsum([0, *map(len, taken)])
-    items = np.array([item for row in taken for item in row], np.int64)
-    starts, own, values = bonus_of(offsets, items, 2.0, "lse", 20.0)
+    return Histories(np.arange(len(taken)).astype(object), offsets, np.array(items, np.int64), HOUR * np.int64(hours))
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 23, 24])), max_size=12), max_size=6),
+    st.sampled_from([0.0, 1.5]),
+)
+def test_equals_a_count_by_rank_less_what_the_last_day_had(taken: list[list[tuple[int, int]]], satiety: float) -> None:
+    starts, own, values = bonus_of(log_of(taken), Habits(2.0, satiety), "lse", 20.0)
     assert starts.tolist()[0] == 0 and len(starts) == len(taken) + 1
     for user, row in enumerate(taken):
         sums: dict[int, float] = {}
-        for rank, item in enumerate(reversed(row), 1):
-            sums[item] = sums.get(item, 0.0) + rank**-FADE
+        sated: set[int] = set()
+        hours = 0
+        for rank, (item, gap) in enumerate(reversed(row), 1):
+            late = bool(satiety) and hours < 24
+            sated |= {item} if late else set()
+            sums[item] = sums.get(item, 0.0) + (0.0 if late else rank**-FADE)
+            hours += gap
         mine = slice(starts[user], starts[user + 1])
         assert own[mine].tolist() == sorted(sums)
-        expected = [2.0 * math.log1p(PACE * sums[item]) for item in sorted(sums)]
+        expected = [2.0 * math.log1p(PACE * sums[item]) - satiety * (item in sated) for item in sorted(sums)]
         np.testing.assert_allclose(values[mine], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("merge", "unit"), [("lse", 1.0), ("calibrated", 1.0), ("max", 20.0)])
 def test_is_in_the_unit_of_the_score(merge: Merge, unit: float) -> None:
-    offsets, items = np.array([0, 3]), np.array([7, 7, 2])
-    logs = bonus_of(offsets, items, 4.0, "lse", 20.0)[2]
-    np.testing.assert_allclose(bonus_of(offsets, items, 4.0, merge, 20.0)[2] * unit, logs, rtol=1e-6)
-    assert not bonus_of(offsets, items, 0.0, merge, 20.0)[2].any()
+    log = log_of([[(7, 0), (7, 30), (2, 30)]])
+    logs = bonus_of(log, Habits(4.0, 1.0), "lse", 20.0)[2]
+    assert logs.min() < 0 < logs.max()
+    np.testing.assert_allclose(bonus_of(log, Habits(4.0, 1.0), merge, 20.0)[2] * unit, logs, rtol=1e-6)
+    assert not bonus_of(log, NONE, merge, 20.0)[2].any()
 
 
 @given(

@@ -101,7 +101,7 @@ def test_a_bonus_counts_on_top_of_the_merge(
     monkeypatch.setattr(retrieval, "CELLS", 2000)  # several users at once, not all
     interests, weights, items = people
     own = np.random.default_rng(0).permuted(np.tile(np.arange(300), (20, 1)), axis=1)[:, :7]
-    value = np.random.default_rng(1).uniform(0, 3, own.shape).astype(np.float32)
+    value = np.random.default_rng(1).uniform(-3, 3, own.shape).astype(np.float32)
     bonus = (np.arange(21) * 7, own.ravel(), value.ravel())
     scores = merge_scores(interests, weights, items, merge, 12.0)
     scores.scatter_add_(1, torch.from_numpy(own), torch.from_numpy(value))
@@ -140,7 +140,7 @@ def test_bad_input_is_named() -> None:
         top_items(interests, weights, items, 3, exclude=(np.array([0, 3]), np.arange(3)))
     with pytest.raises(InputError, match="exclude or bonus: got items 0 to 10, allowed 0 to 9"):
         top_items(interests, weights, items, 3, exclude=(np.array([0, 2, 2]), np.array([0, 10])))
-    for values in ([1.0], [1.0, -1.0], [1.0, np.nan]):
+    for values in ([1.0], [1.0, np.inf], [1.0, np.nan]):
         bonus = (np.array([0, 2, 2]), np.array([0, 1]), np.array(values, np.float32))
         with pytest.raises(InputError, match=r"bonus: got \d values .* for 2 items, expected one for each item"):
             top_items(interests, weights, items, 3, bonus=bonus)

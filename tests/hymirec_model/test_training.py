@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hymirec_model.histories import Histories
+from hymirec_model.habits import NONE, Habits
+from hymirec_model.histories import DAY_SECONDS, Histories
 from tests.hymirec_model import planted
 from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, Objective, train
 
@@ -28,7 +29,7 @@ def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
 
 def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)  # of 90 items
-    hasty = replace(CONFIG, learning_rate=0.05, backbone_learning_rate=0.05, validate_steps=3, patience=2)
+    hasty = replace(CONFIG, learning_rate=0.1, backbone_learning_rate=0.1, validate_steps=3, patience=2)
     figures, _, undone = train(config=hasty)
     assert figures["validation_recall_after_light"] > figures["validation_recall_before_light"]
     assert figures["validation_recall_after_llm"] < figures["validation_recall_before_llm"]
@@ -65,11 +66,21 @@ def test_habits_count_where_people_have_them(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)
     config = replace(CONFIG, light_steps=1, steps=1)
     figures, _, model = train(config=config, histories=returning())
-    assert figures["habit"] == float(model.habit) > 0
+    assert figures["habit_strength"] == model.habits.strength > 0
     assert figures["validation_recall_with_habits"] > figures["validation_recall_without_habits"] + 0.1
     assert figures["validation_recall_with_habits"] >= figures["validation_recall_kept_llm"]
     figures, _, model = train(config=config, histories=returning(), mask_seen=True)
-    assert figures["habit"] == float(model.habit) == 0, "nobody is shown again what they had"
+    assert model.habits == NONE and figures["habit_strength"] == 0, "nobody is shown again what they had"
+
+
+def test_what_was_taken_last_is_set_back_where_it_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People take four things in turn, a day apart: all of them come again, the last one last."""
+    monkeypatch.setattr("hymirec_model.validation.LIST", 3)
+    monkeypatch.setattr("hymirec_model.training.HABITS", [Habits(4.0, satiety) for satiety in (0.0, 1.0, 4.0)])
+    log = returning()
+    daily = replace(log, timestamps=np.tile(np.arange(24) * DAY_SECONDS, 60))
+    figures, _, model = train(config=replace(CONFIG, light_steps=1, steps=1, window=3), histories=daily)
+    assert figures["habit_satiety"] == model.habits.satiety > 0
 
 
 @pytest.mark.parametrize("objective", ["mixture", "dmil"])
@@ -79,7 +90,7 @@ def test_interests_learn_nothing_from_what_habits_answer_for(
     """Where every target is one of the user's own, a step has no loss."""
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)
     figures, curve, _ = train(objective, replace(CONFIG, light_steps=1, steps=1), returning())
-    assert figures["habit"] > 0 and [metrics["loss"] for _, metrics in curve] == [0.0, 0.0]
+    assert figures["habit_strength"] > 0 and [metrics["loss"] for _, metrics in curve] == [0.0, 0.0]
     assert np.isfinite(list(figures.values())).all() and np.isfinite(curve[-1][1]["gradient_norm"])
     _, curve, _ = train(objective, replace(CONFIG, light_steps=1, steps=1), returning(), mask_seen=True)
     assert min(metrics["loss"] for _, metrics in curve) > 0.1
@@ -114,7 +125,8 @@ def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> N
     figures, curve, _ = train(config=replace(CONFIG, light_steps=1, steps=1), histories=short)
     assert len(curve) == 2 and np.isfinite(curve[-1][1]["loss"])
     assert {name for name in figures if "recall" not in name} <= {
-        "habit",
+        "habit_strength",
+        "habit_satiety",
         "validation_loss",
         "validation_coarse_loss",
         "validation_largest_interest_share",
