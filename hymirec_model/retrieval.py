@@ -13,7 +13,7 @@ An interest of weight 0 does not exist: no rule counts it. Items may have a bonu
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -157,8 +157,18 @@ def top_items(
     InputError
         As `merge_scores`; or if n is not allowed, or a user has no interest of positive weight.
     """
-    settings = (user_interests, weights, item_vectors, n, merge, scale)
-    return top_items_each(*settings, bonuses=[bonus], exclude=exclude, seed=seed)[0]
+    catalogue = _Catalogue.of(user_interests, weights, item_vectors, n, merge, scale, seed)
+    found = []
+    for part in chunks(len(user_interests), len(item_vectors)):
+        score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
+        if bonus is not None:
+            user, place, entries = catalogue.cells(bonus[:2], part, len(user_interests))
+            score_Un[user, place] += torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
+        if exclude is not None:
+            user, place, _ = catalogue.cells(exclude, part, len(user_interests))
+            score_Un[user, place] = -torch.inf
+        found.append(catalogue.named(*top_columns(score_Un, n)))
+    return torch.cat([items for items, _ in found]), torch.cat([scores for _, scores in found])
 
 
 @torch.no_grad()
@@ -170,35 +180,87 @@ def top_items_each(
     merge: Merge,
     scale: float,
     *,
-    bonuses: Sequence[Bonus | None],
-    exclude: tuple[Ints, Ints] | None = None,
+    bonuses: Sequence[Bonus],
     seed: int = 0,
-) -> list[tuple[Tensor, Tensor]]:
-    """What :func:`top_items` finds with each of several bonuses, from the same merged scores."""
-    check_scoring(user_interests, weights, item_vectors, merge, scale)
-    if not 1 <= n <= len(item_vectors):
-        raise InputError(f"n: got {n}, allowed 1 to {len(item_vectors)}, the number of items.")
-    check_weights(weights)
-    order_n, place_of_n = (array.to(item_vectors.device) for array in tie_order(len(item_vectors), seed))
-    shuffled_nd = item_vectors.float()[order_n]
+) -> list[Tensor]:
+    """The items that :func:`top_items` finds with each of several bonuses, (U, n) each, for little more than with one.
 
-    def cells(ragged: tuple[Ints, Ints], part: slice) -> tuple[tuple[Tensor, Tensor], slice]:
-        user, item, entries = _ragged_rows(ragged, part, len(user_interests), len(item_vectors))
-        return (user.to(order_n.device), place_of_n[item.to(order_n.device)]), entries
+    All other items are ranked once: no bonus changes their order.
 
-    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in bonuses]
+    Parameters
+    ----------
+    user_interests, weights, item_vectors, n, merge, scale, seed
+        As in `top_items`.
+    bonuses : sequence of (offsets, items, values)
+        At least one, all of the same items.
+
+    Raises
+    ------
+    InputError
+        As `top_items`.
+    """
+    catalogue = _Catalogue.of(user_interests, weights, item_vectors, n, merge, scale, seed)
+    values = [torch.from_numpy(check_values(bonus)) for bonus in bonuses]
+    found: list[list[Tensor]] = [[] for _ in bonuses]
     for part in chunks(len(user_interests), len(item_vectors)):
-        merged_Un = merge_scores(user_interests[part], weights[part], shuffled_nd, merge, scale)
-        for parts, bonus in zip(found, bonuses, strict=True):
-            score_Un = merged_Un.clone() if len(bonuses) > 1 else merged_Un
-            if bonus is not None:
-                own, entries = cells(bonus[:2], part)
-                score_Un[own] += torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
-            if exclude is not None:
-                score_Un[cells(exclude, part)[0]] = -torch.inf
-            place_Un, best_Un = top_columns(score_Un, n)
-            parts.append((order_n[place_Un].masked_fill(place_Un < 0, -1), best_Un))
-    return [(torch.cat([items for items, _ in parts]), torch.cat([best for _, best in parts])) for parts in found]
+        score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
+        user, place, entries = catalogue.cells(bonuses[0][:2], part, len(user_interests))
+        own_score = score_Un[user, place]
+        score_Un[user, place] = -torch.inf
+        other_Un, other_score_Un = top_columns(score_Un, n)
+        counts = torch.bincount(user, minlength=len(score_Un))
+        column = torch.arange(len(user), device=user.device) - (counts.cumsum(0) - counts)[user]
+        own_Uo = torch.full((len(score_Un), int(counts.max()) if len(user) else 0), -1, device=user.device)
+        own_Uo[user, column] = place
+        # Candidates stand in the order of ties.
+        place_Uc, order_Uc = torch.cat([other_Un, own_Uo], 1).sort(1)
+        for parts, value in zip(found, values, strict=True):
+            own_score_Uo = torch.full(own_Uo.shape, -torch.inf, device=user.device)
+            own_score_Uo[user, column] = own_score + value[entries].to(user.device)
+            score_Uc = torch.cat([other_score_Un, own_score_Uo], 1).gather(1, order_Uc)
+            best_Un, rank_Un = (ranked[:, :n] for ranked in score_Uc.sort(dim=1, descending=True, stable=True))
+            parts.append(catalogue.named(place_Uc.gather(1, rank_Un), best_Un)[0])
+    return [torch.cat(parts) for parts in found]
+
+
+class _Catalogue(NamedTuple):
+    """Item vectors in the order of ties."""
+
+    shuffled_nd: Tensor
+    item_of_place_n: Tensor
+    place_of_item_n: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        user_interests: Tensor,
+        weights: Tensor,
+        item_vectors: Tensor,
+        n: int,
+        merge: Merge,
+        scale: float,
+        seed: int,
+    ) -> _Catalogue:
+        """Check what was given, and shuffle the items."""
+        check_scoring(user_interests, weights, item_vectors, merge, scale)
+        if not 1 <= n <= len(item_vectors):
+            raise InputError(f"n: got {n}, allowed 1 to {len(item_vectors)}, the number of items.")
+        check_weights(weights)
+        order_n, place_n = (array.to(item_vectors.device) for array in tie_order(len(item_vectors), seed))
+        return cls(item_vectors.float()[order_n], order_n, place_n)
+
+    def cells(self, ragged: tuple[Ints, Ints], part: slice, n_users: int) -> tuple[Tensor, Tensor, slice]:
+        """Row within the part and place of every ragged entry of its users, and where these entries stand."""
+        offsets, items = check_ragged(ragged, n_users, len(self.shuffled_nd))
+        bounds = offsets[part.start : part.stop + 1]
+        users = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        entries, device = slice(int(bounds[0]), int(bounds[-1])), self.shuffled_nd.device
+        item = torch.from_numpy(items[entries]).to(device)
+        return torch.from_numpy(users).to(device), self.place_of_item_n[item], entries
+
+    def named(self, place_Un: Tensor, score_Un: Tensor) -> tuple[Tensor, Tensor]:
+        """The items in these places, -1 where there is none, beside their scores."""
+        return self.item_of_place_n[place_Un].masked_fill(place_Un < 0, -1), score_Un
 
 
 def check_ragged(ragged: tuple[Ints, Ints], n_users: int, n_items: int) -> tuple[Ints, Ints]:
@@ -223,15 +285,6 @@ def check_values(bonus: Bonus) -> npt.NDArray[np.float32]:
             f"{len(bonus[1])} items, expected one for each item, and finite."
         )
     return values
-
-
-def _ragged_rows(ragged: tuple[Ints, Ints], part: slice, n_users: int, n_items: int) -> tuple[Tensor, Tensor, slice]:
-    """Row within the part and item of every ragged entry of the users in `part`, and where these entries stand."""
-    offsets, items = check_ragged(ragged, n_users, n_items)
-    bounds = offsets[part.start : part.stop + 1]
-    users = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    entries = slice(int(bounds[0]), int(bounds[-1]))
-    return torch.from_numpy(users), torch.from_numpy(items[entries]), entries
 
 
 @lru_cache(maxsize=1)  # retrieval for one user at a time should not draw it anew

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 
 from hymirec_model import metrics
-from hymirec_model.habits import NONE, Habits, bonus_of
+from hymirec_model.habits import Habits, bonus_of
 from hymirec_model.histories import Batch, Histories
 from hymirec_model.inference import calibration_sample, interest_weights
-from hymirec_model.retrieval import Merge, top_items_each
+from hymirec_model.retrieval import Merge, top_items, top_items_each
 
 if TYPE_CHECKING:
     from hymirec_model.negatives import Negatives
@@ -113,15 +113,17 @@ class Validation:
         weights = interest_weights(interest_BKd.float().cpu().numpy(), merge, scale, sample)
         weight_BK = torch.from_numpy(weights).to(vectors.device)
         width = min(LIST, len(vectors))
-        exclude = (past.offsets, past.items) if self.mask_seen else None
         targets = [
             np.unique(row[mask].cpu().numpy()) for row, mask in zip(batch.targets_BW, batch.target_mask_BW, strict=True)
         ]
         offsets = np.cumsum([0, *map(len, targets)])
         relevant, recall = (offsets, np.concatenate(targets)), []
-        bonuses = [None if each == NONE else bonus_of(past, each, merge, scale) for each in habits]
         settings = (interest_BKd.float(), weight_BK, vectors, width, merge, scale)
-        for found, _ in top_items_each(*settings, bonuses=bonuses, exclude=exclude):
+        if self.mask_seen:
+            lists = [top_items(*settings, exclude=(past.offsets, past.items))[0]]
+        else:
+            lists = top_items_each(*settings, bonuses=[bonus_of(past, each, merge, scale) for each in habits])
+        for found in lists:
             ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
             recall.append(metrics.recall_at(ranked, relevant, width))
         return np.stack(recall)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from hymirec_model import retrieval
@@ -111,9 +113,20 @@ def test_a_bonus_counts_on_top_of_the_merge(
     assert torch.allclose(found_scores, best.values[:, :25], atol=1e-5)
     rest, _ = top_items(interests, weights, items, 293, merge, 12.0, bonus=bonus, exclude=bonus[:2])
     assert (rest == top_items(interests, weights, items, 293, merge, 12.0, exclude=bonus[:2])[0]).all()
-    twice = top_items_each(interests, weights, items, 25, merge, 12.0, bonuses=[bonus, None])
-    for (same, _), alone in zip(twice, (bonus, None), strict=True):
-        assert (same == top_items(interests, weights, items, 25, merge, 12.0, bonus=alone)[0]).all()
+
+
+@given(st.integers(0, 99), st.sampled_from(MERGES), st.integers(1, 40), st.sampled_from([0, 3, 40]))
+def test_several_bonuses_at_once_find_what_each_finds_alone(seed: int, merge: Merge, n: int, most: int) -> None:
+    """Many items share a vector, so that places among equals count too."""
+    rng = np.random.default_rng(seed)
+    interests, weights = unit(9, 3, 8, seed=seed), torch.ones(9, 3)
+    items = unit(12, 8, seed=seed + 1)[torch.from_numpy(rng.integers(12, size=40))]
+    rows = [rng.permutation(40)[: rng.integers(0, most + 1)] for _ in range(9)]
+    offsets, own = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
+    bonuses = [(offsets, own, value.astype(np.float32)) for value in rng.integers(-2, 3, (3, len(own)))]
+    found = top_items_each(interests, weights, items, n, merge, 12.0, bonuses=bonuses, seed=seed)
+    for each, bonus in zip(found, bonuses, strict=True):
+        assert (each == top_items(interests, weights, items, n, merge, 12.0, bonus=bonus, seed=seed)[0]).all()
 
 
 def test_no_users_give_empty_lists(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
