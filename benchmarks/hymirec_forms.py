@@ -26,8 +26,9 @@ from hymirec_model.hymirec import HyMiRec
 from hymirec_model.inference import calibration_sample, interest_weights
 from hymirec_model.item_space import ItemSpace
 from hymirec_model.llm_recommender import empty_backbone, load_backbone
+from hymirec_model.merging import Merge
 from hymirec_model.newcomers import lately_popular, popular_direction
-from hymirec_model.retrieval import Merge, top_items
+from hymirec_model.retrieval import top_items
 from hymirec_model.training import Items, train_recommender
 from hymirec_model.user_side import UserSide
 from hymirec_model.weights import resolve

@@ -1,7 +1,7 @@
 """Retrieval through an ANN index: the nearest items of each interest, united and re-ranked exactly.
 
 Shapes: U users, K interests, n items of a list, f items fetched for an interest, c candidates of a user, d
-dimensions. Scores and their merge are those of :mod:`hymirec_model.retrieval`, hence those of training.
+dimensions. Scores and their merge are those of :mod:`hymirec_model.merging`, hence those of training.
 """
 
 from __future__ import annotations
@@ -16,17 +16,8 @@ from torch import Tensor
 
 from hymirec_model.errors import InputError
 from hymirec_model.habits import Bonus
-from hymirec_model.retrieval import (
-    Ints,
-    Merge,
-    check_ragged,
-    check_scoring,
-    check_values,
-    check_weights,
-    chunks,
-    merge_cosines,
-    tie_order,
-)
+from hymirec_model.merging import Merge, check_scoring, check_weights, merge_cosines
+from hymirec_model.retrieval import Ints, check_ragged, check_values, chunks, tie_order
 from hymirec_model.vectors import float32_rows
 
 Floats = npt.NDArray[np.floating]

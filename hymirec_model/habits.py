@@ -14,7 +14,7 @@ Shapes: U or B users, h items of all their histories, N history positions, n ite
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,7 @@ import torch
 from torch import Tensor
 
 from hymirec_model.histories import DAY_SECONDS, Histories, Ints
-
-if TYPE_CHECKING:
-    from hymirec_model.retrieval import Merge
+from hymirec_model.merging import Merge
 
 Bonus = tuple[Ints, Ints, npt.NDArray[np.float32]]
 """Offsets, items and values: user u's are those of ``offsets[u]`` to ``offsets[u + 1]``, items ascending."""

@@ -19,7 +19,7 @@ from hymirec_model.errors import InputError, require
 from hymirec_model.habits import Bonus, bonus_of
 from hymirec_model.histories import Histories, Ints, newest_batch
 from hymirec_model.hymirec import HyMiRec
-from hymirec_model.retrieval import Merge, calibration_weights
+from hymirec_model.merging import Merge, calibration_weights
 
 BATCH = 32  # users, always: on the CPU the size of a product decides how its sums are rounded
 GPU_BATCH = 512

@@ -1,19 +1,13 @@
-"""From K interests to one ranked list: merged scores and exact retrieval.
+"""From merged scores to ranked lists, by exact retrieval.
 
-Shapes: U users, K interests, n items, d dimensions. Vectors are unit vectors; scores
-are cosines (`max`) or natural logs (`lse`, `calibrated`), comparable within a user only.
-
-    max         s(i) = max_k  u_k . e_i                             the paper's rule
-    lse         s(i) = log sum_k exp(scale * u_k . e_i)             the score a mixture is trained on
-    calibrated  s(i) = log sum_k w_k exp(scale * u_k . e_i)         w_k = 1 / Z_k, see `calibration_weights`
-
-An interest of weight 0 does not exist: no rule counts it. Items may have a bonus on top, a user's own.
+Shapes: U users, K interests, n items, d dimensions. Items may have a bonus on top of the merge (merging.py), a user's
+own (habits.py).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,96 +16,14 @@ from torch import Tensor
 
 from hymirec_model.errors import InputError
 from hymirec_model.habits import Bonus
+from hymirec_model.merging import Merge, check_scoring, check_weights, merge_scores
 from hymirec_model.ranking import top_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 Ints = npt.NDArray[np.integer]
-Merge = Literal["max", "lse", "calibrated"]
 CELLS = 1 << 24  # scores held at once by the chunked functions: 64 MiB of float32, a few times over
-
-
-def merge_scores(
-    user_interests: Tensor, weights: Tensor, item_vectors: Tensor, merge: Merge = "lse", scale: float = 1.0
-) -> Tensor:
-    """Exact merged score of every item for every user.
-
-    Parameters
-    ----------
-    user_interests : Tensor of shape (U, K, d)
-        Unit vectors.
-    weights : Tensor of shape (U, K)
-        Non-negative; 0 marks an interest that does not exist. Their size counts for `merge="calibrated"`
-        only.
-    item_vectors : Tensor of shape (n, d)
-        Unit vectors.
-    merge : {"max", "lse", "calibrated"}, default="lse"
-    scale : float, default=1.0
-        Factor on the cosines (the inverse temperature of training), > 0. Without effect for `merge="max"`.
-
-    Returns
-    -------
-    Tensor of shape (U, n), float32
-
-    Raises
-    ------
-    InputError
-        If shapes do not fit, or merge or scale are not allowed.
-    """
-    check_scoring(user_interests, weights, item_vectors, merge, scale)
-    with torch.autocast(user_interests.device.type, enabled=False):
-        item_nd = item_vectors.float()  # one interest at a time: never a (U, K, n) tensor
-        return merge_cosines((one_Ud @ item_nd.T for one_Ud in user_interests.float().unbind(1)), weights, merge, scale)
-
-
-def merge_cosines(cosines: Iterable[Tensor], weights: Tensor, merge: Merge, scale: float) -> Tensor:
-    """The merge itself.
-
-    Parameters
-    ----------
-    cosines : iterable of K tensors of shape (U, n)
-        Of each interest with the items; overwritten.
-    weights, merge, scale
-        As in `merge_scores`, where they are checked.
-
-    Returns
-    -------
-    Tensor of shape (U, n), of the cosines' type
-    """
-    total: Tensor | None = None
-    weight_UK = weights.float()
-    for k, cosine_Un in enumerate(cosines):
-        weight_U1 = weight_UK[:, k, None]
-        if merge == "max":
-            score_Un = cosine_Un.masked_fill(weight_U1 <= 0, -torch.inf)
-            total = score_Un if total is None else torch.maximum(total, score_Un)
-            continue
-        weighted_U1 = (weight_U1 if merge == "calibrated" else weight_U1 > 0).to(cosine_Un.dtype)
-        score_Un = cosine_Un.mul_(scale) + weighted_U1.log()
-        total = score_Un if total is None else torch.logaddexp(total, score_Un)
-    assert total is not None
-    return total
-
-
-def calibration_weights(user_interests: Tensor, sample_vectors: Tensor, scale: float) -> Tensor:
-    """Weights 1 / Z_k that put interests trained apart on one scale; each user's sum to 1.
-
-    Z_k = mean of exp(scale * u_k . e): how much an interest likes everything. 512 sampled items serve.
-
-    Parameters
-    ----------
-    user_interests : Tensor of shape (U, K, d)
-    sample_vectors : Tensor of shape (s, d)
-    scale : float
-
-    Returns
-    -------
-    Tensor of shape (U, K), float32
-    """
-    check_scoring(user_interests, user_interests[..., 0], sample_vectors, "calibrated", scale)
-    log_z_UK = torch.logsumexp(scale * (user_interests.float() @ sample_vectors.float().T), dim=-1)
-    return torch.softmax(-log_z_UK, dim=-1)
 
 
 @torch.no_grad()
@@ -158,7 +70,7 @@ def top_items(
         As `merge_scores`; or if n is not allowed, or a user has no interest of positive weight.
     """
     catalogue = _Catalogue.of(user_interests, weights, item_vectors, n, merge, scale, seed)
-    found = []
+    items, scores = [], []
     for part in chunks(len(user_interests), len(item_vectors)):
         score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
         if bonus is not None:
@@ -167,8 +79,10 @@ def top_items(
         if exclude is not None:
             user, place, _ = catalogue.cells(exclude, part, len(user_interests))
             score_Un[user, place] = -torch.inf
-        found.append(catalogue.named(*top_columns(score_Un, n)))
-    return torch.cat([items for items, _ in found]), torch.cat([scores for _, scores in found])
+        place_Un, best_Un = top_columns(score_Un, n)
+        items.append(catalogue.named(place_Un))
+        scores.append(best_Un)
+    return torch.cat(items), torch.cat(scores)
 
 
 @torch.no_grad()
@@ -182,10 +96,10 @@ def top_items_each(
     *,
     bonuses: Sequence[Bonus],
     seed: int = 0,
-) -> list[Tensor]:
-    """The items that :func:`top_items` finds with each of several bonuses, (U, n) each, for little more than with one.
+) -> tuple[Tensor, list[Tensor]]:
+    """What :func:`top_items` finds with each of several bonuses, and without the items that these are for.
 
-    All other items are ranked once: no bonus changes their order.
+    The other items are ranked once: no bonus changes their order. So this takes little longer than one list.
 
     Parameters
     ----------
@@ -194,6 +108,13 @@ def top_items_each(
     bonuses : sequence of (offsets, items, values)
         At least one, all of the same items.
 
+    Returns
+    -------
+    others : Tensor of shape (U, n), int64
+        As `top_items` with these items left out.
+    found : list of Tensor of shape (U, n), int64
+        With each bonus.
+
     Raises
     ------
     InputError
@@ -201,6 +122,7 @@ def top_items_each(
     """
     catalogue = _Catalogue.of(user_interests, weights, item_vectors, n, merge, scale, seed)
     values = [torch.from_numpy(check_values(bonus)) for bonus in bonuses]
+    others: list[Tensor] = []
     found: list[list[Tensor]] = [[] for _ in bonuses]
     for part in chunks(len(user_interests), len(item_vectors)):
         score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
@@ -208,6 +130,7 @@ def top_items_each(
         own_score = score_Un[user, place]
         score_Un[user, place] = -torch.inf
         other_Un, other_score_Un = top_columns(score_Un, n)
+        others.append(catalogue.named(other_Un))
         counts = torch.bincount(user, minlength=len(score_Un))
         column = torch.arange(len(user), device=user.device) - (counts.cumsum(0) - counts)[user]
         own_Uo = torch.full((len(score_Un), int(counts.max()) if len(user) else 0), -1, device=user.device)
@@ -218,9 +141,9 @@ def top_items_each(
             own_score_Uo = torch.full(own_Uo.shape, -torch.inf, device=user.device)
             own_score_Uo[user, column] = own_score + value[entries].to(user.device)
             score_Uc = torch.cat([other_score_Un, own_score_Uo], 1).gather(1, order_Uc)
-            best_Un, rank_Un = (ranked[:, :n] for ranked in score_Uc.sort(dim=1, descending=True, stable=True))
-            parts.append(catalogue.named(place_Uc.gather(1, rank_Un), best_Un)[0])
-    return [torch.cat(parts) for parts in found]
+            rank_Un = score_Uc.sort(dim=1, descending=True, stable=True).indices[:, :n]
+            parts.append(catalogue.named(place_Uc.gather(1, rank_Un)))
+    return torch.cat(others), [torch.cat(parts) for parts in found]
 
 
 class _Catalogue(NamedTuple):
@@ -258,9 +181,9 @@ class _Catalogue(NamedTuple):
         item = torch.from_numpy(items[entries]).to(device)
         return torch.from_numpy(users).to(device), self.place_of_item_n[item], entries
 
-    def named(self, place_Un: Tensor, score_Un: Tensor) -> tuple[Tensor, Tensor]:
-        """The items in these places, -1 where there is none, beside their scores."""
-        return self.item_of_place_n[place_Un].masked_fill(place_Un < 0, -1), score_Un
+    def named(self, place_Un: Tensor) -> Tensor:
+        """The items in these places, -1 where there is none."""
+        return self.item_of_place_n[place_Un].masked_fill(place_Un < 0, -1)
 
 
 def check_ragged(ragged: tuple[Ints, Ints], n_users: int, n_items: int) -> tuple[Ints, Ints]:
@@ -299,29 +222,3 @@ def chunks(n_users: int, cells_a_user: int) -> Iterator[slice]:
     step = max(1, CELLS // max(1, cells_a_user))
     for start in range(0, max(n_users, 1), step):  # no users: one empty chunk
         yield slice(start, min(start + step, n_users))
-
-
-def check_scoring(interests: Tensor, weights: Tensor, items: Tensor, merge: str, scale: float) -> None:
-    """Raise an InputError unless shapes fit and merge and scale are allowed."""
-    if interests.ndim != 3 or 0 in interests.shape[1:] or weights.shape != interests.shape[:2]:
-        raise InputError(
-            f"user_interests and weights: got shapes {tuple(interests.shape)} and {tuple(weights.shape)}, "
-            "expected (users, interests >= 1, dimensions >= 1) and (users, interests)."
-        )
-    if items.ndim != 2 or items.shape[1] != interests.shape[2]:
-        raise InputError(f"item_vectors: got shape {tuple(items.shape)}, expected (items, {interests.shape[2]}).")
-    if merge not in get_args(Merge):
-        raise InputError(f"merge: got {merge!r}, allowed {', '.join(get_args(Merge))}.")
-    if not scale > 0:
-        raise InputError(f"scale: got {scale}, must be > 0.")
-
-
-def check_weights(weights: Tensor) -> None:
-    """Raise an InputError unless every user has an interest of positive weight, and all weights are >= 0."""
-    bad = ~(torch.isfinite(weights).all(1) & (weights >= 0).all(1) & (weights > 0).any(1))
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise InputError(
-            f"weights: {int(bad.sum())} users have weights that are negative, not finite or all zero "
-            f"(the first is row {row}: {weights[row].tolist()}); every user needs one of positive weight."
-        )

@@ -17,7 +17,8 @@ from hymirec_model import metrics
 from hymirec_model.habits import Habits, bonus_of
 from hymirec_model.histories import Batch, Histories
 from hymirec_model.inference import calibration_sample, interest_weights
-from hymirec_model.retrieval import Merge, top_items, top_items_each
+from hymirec_model.merging import Merge
+from hymirec_model.retrieval import top_items, top_items_each
 
 if TYPE_CHECKING:
     from hymirec_model.negatives import Negatives
@@ -122,7 +123,7 @@ class Validation:
         if self.mask_seen:
             lists = [top_items(*settings, exclude=(past.offsets, past.items))[0]]
         else:
-            lists = top_items_each(*settings, bonuses=[bonus_of(past, each, merge, scale) for each in habits])
+            _, lists = top_items_each(*settings, bonuses=[bonus_of(past, each, merge, scale) for each in habits])
         for found in lists:
             ranked = torch.where(found >= 0, self._known[found], -1).cpu().numpy()
             recall.append(metrics.recall_at(ranked, relevant, width))

@@ -23,7 +23,7 @@ import torch
 from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
 from hymirec_model.index import IndexReport, build_index, save_index, shards, tie_aware_recall
-from hymirec_model.retrieval import Merge, merge_scores
+from hymirec_model.merging import Merge, merge_scores
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import WarehouseError
 from jobs.platform.profile import load_profile

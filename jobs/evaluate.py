@@ -17,7 +17,7 @@ import datetime
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Populari
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories, Ints
 from hymirec_model.losses import mean_pairwise_cosine
-from hymirec_model.retrieval import top_items
+from hymirec_model.retrieval import top_items_each
 from jobs.platform import cli, columns, headline, plots, tracking
 from jobs.platform.champion import Champion
 from jobs.platform.datasets import dataset
@@ -50,12 +50,12 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 
 
-class Ranker(Protocol):
-    """Makes lists of shape (U, LIST) for the users of a task."""
+class Lists(NamedTuple):
+    """Items for the users of a task, best first, of shape (U, LIST); -1 where a catalogue is shorter."""
 
-    def __call__(self, *, mask_seen: bool) -> Ints:
-        """Rank all items, or all but a user's own."""
-        ...
+    everything: Ints
+    unseen: Ints
+    """Without a user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +123,15 @@ def evaluate(
     model = parts.load(wh, device)
     interests = model.interests(task.past)
     calibration = parts.calibration_vectors(wh)
-    rankers: dict[str, Ranker] = {
-        MODEL: partial(rank_by_interests, model, interests, task.past, vectors, calibration, config.seed)
-    }
+    made = {MODEL: rank_by_interests(model, interests, task.past, vectors, calibration, config.seed)}
     champion = Champion.of(wh, ds, parts)
     if champion is not None and not champion.same_model:
-        rankers[CHAMPION] = champion_ranker(wh, champion, task, parts.vectors, config, device)
+        made[CHAMPION] = champion_lists(wh, champion, task, parts.vectors, config, device)
     for name, kind in BASELINES.items():
-        rankers[name] = partial(rank, kind().fit(task.everyone, n_items, task.cut), task.past, LIST, seed=config.seed)
-    lists = {name: ranker(mask_seen=config.mask_seen) for name, ranker in rankers.items()}
-    unseen = lists if config.mask_seen else {name: ranker(mask_seen=True) for name, ranker in rankers.items()}
+        rank_all = partial(rank, kind().fit(task.everyone, n_items, task.cut), task.past, LIST, seed=config.seed)
+        made[name] = Lists(rank_all(), rank_all(mask_seen=True))
+    unseen = {name: found.unseen for name, found in made.items()}
+    lists = unseen if config.mask_seen else {name: found.everything for name, found in made.items()}
     n_history = np.diff(task.past.offsets)
     card = Scorecard.measure(lists, unseen, task.relevant, task.new, n_history, n_items)
     evaluation = {
@@ -200,54 +199,48 @@ def rank_by_interests(
     vectors: Floats,
     calibration: Floats,
     seed: int,
-    *,
-    mask_seen: bool,
-) -> Ints:
-    """A model's lists by exact search, of shape (U, LIST); -1 where its catalogue is shorter.
+) -> Lists:
+    """A model's lists by exact search.
 
     Parameters
     ----------
     model : UserModel
     interests : float32 array of shape (U, K, d)
     past : Histories
-        The users' events, for their habits and for `mask_seen`.
+        The users' events: their own items.
     vectors : float32 array of shape (n, d)
     calibration : float32 array of shape (s, d)
         See :func:`hymirec_model.inference.interest_weights`.
     seed : int
         Of the order among equal scores.
-    mask_seen : bool
-        Leave a user's own items out.
     """
     from hymirec_model.inference import interest_weights
 
     device = next(model.model.parameters()).device
     weights = interest_weights(interests, model.merge, model.scale, calibration)
     width = min(LIST, len(vectors))
-    found, _ = top_items(
+    unseen, (everything,) = top_items_each(
         torch.from_numpy(interests).to(device),
         torch.from_numpy(weights).to(device),
         torch.from_numpy(vectors).to(device),
         width,
         model.merge,
         model.scale,
-        exclude=(past.offsets, past.items) if mask_seen else None,
-        bonus=model.bonus(past),
+        bonuses=[model.bonus(past)],
         seed=seed,
     )
-    ranked = np.full((len(past), LIST), -1, np.int64)
-    ranked[:, :width] = found.cpu().numpy()
-    return ranked
+    padding = ((0, 0), (0, LIST - width))
+    return Lists(*(np.pad(found.cpu().numpy(), padding, constant_values=-1) for found in (everything, unseen)))
 
 
-def champion_ranker(
+def champion_lists(
     wh: Warehouse, champion: Champion, task: Task, items: Partition, config: EvaluationConfig, device: torch.device
-) -> Ranker:
-    """What makes the champion's lists: it neither reads nor finds items that came after its release."""
+) -> Lists:
+    """The champion's lists: it neither reads nor finds items that came after its release."""
     item_ids = [str(item) for item in wh.read(items, ["item_id"])["item_id"].to_pylist()]
     model, vectors, calibration = champion.load(item_ids, device)
     past = task.past.only_items(np.arange(len(item_ids)) < len(vectors))
-    return partial(rank_by_interests, model, model.interests(past), past, vectors, calibration, config.seed)
+    return rank_by_interests(model, model.interests(past), past, vectors, calibration, config.seed)
 
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:

@@ -14,7 +14,8 @@ from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
 from hymirec_model.errors import InputError
 from hymirec_model.index import build_index
-from hymirec_model.retrieval import Merge, tie_order, top_items
+from hymirec_model.merging import Merge
+from hymirec_model.retrieval import tie_order, top_items
 from tests.small_day import DIM, item_vectors
 
 MERGES: tuple[Merge, ...] = ("max", "lse", "calibrated")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hymirec_model.habits import FADE, NONE, PACE, Habits, among_own, bonus_of
 from hymirec_model.histories import Histories
-from hymirec_model.retrieval import Merge
+from hymirec_model.merging import Merge
 
 HOUR = 3600
 

@@ -5,38 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import normalize
 
 from hymirec_model import retrieval
 from hymirec_model.errors import InputError
-from hymirec_model.retrieval import Merge, calibration_weights, merge_scores, top_items, top_items_each
-
-MERGES: tuple[Merge, ...] = ("max", "lse", "calibrated")
-
-
-def unit(*shape: int, seed: int) -> torch.Tensor:
-    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-@pytest.fixture(scope="module")
-def people() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    weights = torch.rand(20, 4, generator=torch.Generator().manual_seed(2))
-    weights[:5, 2] = 0
-    return unit(20, 4, 16, seed=0), weights, unit(300, 16, seed=1)
-
-
-@pytest.mark.parametrize("merge", MERGES)
-def test_merge_equals_its_formula(merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    interests, weights, items = people
-    cosine = torch.einsum("ukd,nd->ukn", interests, items).double()
-    exists = (weights > 0).double()[..., None]
-    expected = {
-        "max": (cosine.masked_fill(exists == 0, -9)).amax(1),
-        "lse": (exists * (12 * cosine).exp()).sum(1).log(),
-        "calibrated": (weights[..., None] * (12 * cosine).exp()).sum(1).log(),
-    }[merge]
-    scores = merge_scores(interests, weights, items, merge, 12.0)
-    assert torch.allclose(scores.double(), expected, atol=1e-4)
+from hymirec_model.merging import Merge, merge_scores
+from hymirec_model.retrieval import top_items, top_items_each
+from tests.hymirec_model.small_catalogue import MERGES, people, unit
 
 
 def test_one_interest_ranks_by_its_cosine_under_every_rule() -> None:
@@ -45,27 +19,9 @@ def test_one_interest_ranks_by_its_cosine_under_every_rule() -> None:
     assert (lists[0] == lists[1]).all() and (lists[0] == lists[2]).all()
 
 
-def test_large_scale_stays_finite_and_lse_approaches_max(
-    people: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-) -> None:
-    interests, weights, items = people
-    lse = merge_scores(interests, weights, items, "lse", 1e4)
-    assert torch.isfinite(lse).all()
-    assert torch.allclose(lse / 1e4, merge_scores(interests, weights, items, "max"), atol=1e-3)
-
-
-def test_calibration_brings_a_greedy_interest_down() -> None:
-    """An interest near the catalogue's common direction likes everything; its weight must fall."""
-    items = normalize(unit(500, 16, seed=5) + 2 * unit(1, 16, seed=6), dim=-1)
-    interests = torch.stack([normalize(items.mean(0), dim=0), unit(1, 16, seed=7)[0]])[None]
-    weights = calibration_weights(interests, items[:200], 10.0)
-    assert weights[0, 0] < weights[0, 1]
-    assert weights.sum().item() == pytest.approx(1.0)
-
-
 @pytest.mark.parametrize("merge", MERGES)
-def test_top_items_is_the_full_sort(merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    interests, weights, items = people
+def test_top_items_is_the_full_sort(merge: Merge) -> None:
+    interests, weights, items = people()
     scores = merge_scores(interests, weights, items, merge, 12.0)
     found, found_scores = top_items(interests, weights, items, 25, merge, 12.0)
     best = scores.sort(1, descending=True)
@@ -84,8 +40,8 @@ def test_ties_follow_the_seed_not_the_index() -> None:
     assert 200 < first.float().mean() < 800, "ties lean to one end of the index"
 
 
-def test_excluded_items_are_left_out(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    interests, weights, items = people
+def test_excluded_items_are_left_out() -> None:
+    interests, weights, items = people()
     plain, _ = top_items(interests, weights, items, 10)
     exclude = (np.arange(0, 101, 5), plain[:, :5].flatten().numpy())
     rest, _ = top_items(interests, weights, items, 10, exclude=exclude)
@@ -97,11 +53,9 @@ def test_excluded_items_are_left_out(people: tuple[torch.Tensor, torch.Tensor, t
 
 
 @pytest.mark.parametrize("merge", MERGES)
-def test_a_bonus_counts_on_top_of_the_merge(
-    merge: Merge, people: tuple[torch.Tensor, torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bonus_counts_on_top_of_the_merge(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "CELLS", 2000)  # several users at once, not all
-    interests, weights, items = people
+    interests, weights, items = people()
     own = np.random.default_rng(0).permuted(np.tile(np.arange(300), (20, 1)), axis=1)[:, :7]
     value = np.random.default_rng(1).uniform(-3, 3, own.shape).astype(np.float32)
     bonus = (np.arange(21) * 7, own.ravel(), value.ravel())
@@ -124,25 +78,20 @@ def test_several_bonuses_at_once_find_what_each_finds_alone(seed: int, merge: Me
     rows = [rng.permutation(40)[: rng.integers(0, most + 1)] for _ in range(9)]
     offsets, own = np.cumsum([0, *map(len, rows)]), np.concatenate(rows)
     bonuses = [(offsets, own, value.astype(np.float32)) for value in rng.integers(-2, 3, (3, len(own)))]
-    found = top_items_each(interests, weights, items, n, merge, 12.0, bonuses=bonuses, seed=seed)
+    others, found = top_items_each(interests, weights, items, n, merge, 12.0, bonuses=bonuses, seed=seed)
+    assert (others == top_items(interests, weights, items, n, merge, 12.0, exclude=(offsets, own), seed=seed)[0]).all()
     for each, bonus in zip(found, bonuses, strict=True):
         assert (each == top_items(interests, weights, items, n, merge, 12.0, bonus=bonus, seed=seed)[0]).all()
 
 
-def test_no_users_give_empty_lists(people: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-    interests, weights, items = people
+def test_no_users_give_empty_lists() -> None:
+    interests, weights, items = people()
     assert top_items(interests[:0], weights[:0], items, 7)[0].shape == (0, 7)
 
 
 def test_bad_input_is_named() -> None:
     interests, items = unit(2, 3, 8, seed=0), unit(10, 8, seed=1)
     weights = torch.ones(2, 3)
-    with pytest.raises(InputError, match="merge: got 'mean', allowed max, lse, calibrated"):
-        merge_scores(interests, weights, items, "mean")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="scale: got 0"):
-        merge_scores(interests, weights, items, "lse", 0.0)
-    with pytest.raises(InputError, match="item_vectors: got shape"):
-        merge_scores(interests, weights, items[:, :4])
     with pytest.raises(InputError, match=r"1 users have weights .* row 1"):
         top_items(interests, torch.tensor([[1.0, 0, 0], [0, 0, 0]]), items, 3)
     with pytest.raises(InputError, match="n: got 11"):
