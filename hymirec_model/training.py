@@ -151,9 +151,10 @@ def train_recommender(
             model.set_habits(Habits(**found.facts["habits"]))
             found = None
         else:
+            before = None
             if phase is light or not light.steps:
-                _choose_breadth(model, partial(_measure, model, validation, device, light_only=True))
-            phase.begin(measure())
+                before = _choose_breadth(model, partial(_measure, model, validation, device, light_only=True))
+            phase.begin(before if phase is light else measure())
         step.share()
         model.train()
         while not phase.over:
@@ -199,36 +200,52 @@ def _identity(
 
 def _measure(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
     """Let habits count as much as finds most on the held windows, and return the recall there."""
+    found = _try_habits(model, validation, device, light_only=light_only)
+    return of_the_first(found[model.habits], device) if found else None
+
+
+def _try_habits(
+    model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool
+) -> dict[Habits, float]:
+    """Let habits count as much as finds most on the held windows, and return the recall with each."""
     found = validation.recalls([NONE] if validation.mask_seen else HABITS, light_only=light_only)
-    if not found:
-        return None
-    best = max(found, key=found.__getitem__)
-    model.set_habits(Habits(*(of_the_first(factor, device) for factor in best)))
-    return of_the_first(found[model.habits], device)
+    if found:
+        best = max(found, key=found.__getitem__)
+        model.set_habits(Habits(*(of_the_first(factor, device) for factor in best)))
+    return found
 
 
-def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> None:
+def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> float | None:
     """Let the coarse interests start as far apart as finds most on the held windows, half-way where there are none.
+
+    Habits are those that go with it; returns the recall.
 
     Where people's tastes are broad (gifts, toys), half of each interest from its own group finds most; where they are
     narrow (films, groceries), a quarter.
     """
     if model.config.coarse_interests == 1:
-        return
-    found: dict[float, float] = {}
+        return recall()
+    found: dict[float, tuple[float, Habits]] = {}
     for share in BREADTHS:
         model.light.set_breadth(share)
-        found[share] = recall() or 0.0
-    model.light.set_breadth(max(found, key=found.__getitem__) if any(found.values()) else 0.5)
+        if (measured := recall()) is not None:
+            found[share] = measured, model.habits
+    if not found:
+        model.light.set_breadth(0.5)
+        return None
+    best = max(found, key=lambda share: found[share][0])
+    model.light.set_breadth(best)
+    model.set_habits(found[best][1])
+    return found[best][0]
 
 
 def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
     """How much habits count in the end, and what they bring where lists may hold what a user had."""
-    recall = _measure(model, validation, device, light_only=False)
+    found = _try_habits(model, validation, device, light_only=False)
     figures = {f"habit_{name}": factor for name, factor in model.habits._asdict().items()}
-    if recall is not None and not validation.mask_seen:
-        figures["validation_recall_without_habits"] = validation.recalls([NONE], light_only=False)[NONE]
-        figures["validation_recall_with_habits"] = recall
+    if found and not validation.mask_seen:
+        figures["validation_recall_without_habits"] = found[NONE]
+        figures["validation_recall_with_habits"] = found[model.habits]
     return figures
 
 

@@ -76,7 +76,7 @@ def test_habits_count_where_people_have_them(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_was_taken_last_is_set_back_where_it_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """People take four things in turn, a day apart: all of them come again, the last one last."""
     monkeypatch.setattr("hymirec_model.validation.LIST", 3)
-    monkeypatch.setattr("hymirec_model.training.HABITS", [Habits(4.0, satiety) for satiety in (0.0, 1.0, 4.0)])
+    monkeypatch.setattr("hymirec_model.training.HABITS", [NONE, *(Habits(4.0, satiety) for satiety in (0.0, 1.0, 4.0))])
     log = returning()
     daily = replace(log, timestamps=np.tile(np.arange(24) * DAY_SECONDS, 60))
     figures, _, model = train(config=replace(CONFIG, light_steps=1, steps=1, window=3), histories=daily)
