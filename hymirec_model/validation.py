@@ -79,7 +79,7 @@ class Validation:
         Parameters
         ----------
         habits : sequence of Habits
-            Allowed are none at all where lists leave out what a user had.
+            Where lists leave out what a user had, :data:`~hymirec_model.habits.NONE` alone is allowed.
         light_only : bool
             By the coarse interests, merged as they are trained, instead of the interests.
 
