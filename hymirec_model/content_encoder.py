@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from hymirec_model.config import EncoderConfig
 from hymirec_model.devices import embedding_dtype
 from hymirec_model.errors import InputError
 from hymirec_model.folders import reading
-from hymirec_model.text_passes import last_state_pass, pack
+from hymirec_model.text_passes import LastStatePass, last_state_pass, pack
 from hymirec_model.weights import DATA_ONLY, pretrained_config
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -98,19 +98,39 @@ class ContentEncoder(nn.Module):
         state_Bh: Tensor = output_BTh[torch.arange(len(tokens), device=device), lengths_B]
         return state_Bh
 
-    def _last_states(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """What :meth:`forward` returns, in less time where there is a pass for this kind of model."""
-        fast = last_state_pass(self.backbone)
+    def _last_states(self, tokens: Sequence[Sequence[int]], fast: LastStatePass | None) -> Tensor:
+        """What :meth:`forward` returns of texts, the longest first, in less time where there is a pass."""
         if fast is None:
             states_Bh: Tensor = self(tokens)
             return states_Bh
         words = self.backbone.get_input_embeddings().weight
         assert isinstance(words, Tensor)
-        return fast(self.backbone, pack(words, tokens, self.item_token))
+        return fast.run(self.backbone, pack(words, tokens, self.item_token, share=fast.causal))
+
+    def _batches(self, tokens: list[list[int]], *, alike: bool) -> Iterator[list[int]]:
+        """Rows of each batch: of texts that begin alike, or of texts of similar length."""
+        lengths = [len(ids) + 1 for ids in tokens]
+        if alike:
+            order = sorted(range(len(tokens)), key=tokens.__getitem__)
+        else:  # the longest first: running out of memory shows at once
+            order = sorted(range(len(tokens)), key=lambda row: -lengths[row])
+        batch: list[int] = []
+        longest = 0
+        for row in order:
+            longest = max(longest, lengths[row])
+            if batch and longest * (len(batch) + 1) > self.config.batch_tokens:
+                yield batch
+                batch, longest = [], lengths[row]
+            batch.append(row)
+        if batch:
+            yield batch
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], progress: Callable[[int], object] | None = None) -> npt.NDArray[np.float32]:
-        """States of shape (n, h) of many texts, in batches of similar length.
+        """States of shape (n, h) of many texts.
+
+        A batch has texts that begin alike where the model is causal, and so can share their beginnings; else texts of
+        similar length.
 
         Parameters
         ----------
@@ -118,19 +138,15 @@ class ContentEncoder(nn.Module):
         progress : callable, optional
             Called with the number of texts done in each batch.
         """
-        tokens = self.tokenize(texts)
-        lengths = np.array([len(ids) + 1 for ids in tokens])
-        order = np.argsort(-lengths, kind="stable")  # the longest first: running out of memory shows at once
+        tokens, fast = self.tokenize(texts), last_state_pass(self.backbone)
         states = np.empty((len(texts), self.hidden), np.float32)
         device = self.item_token.device
         dtype = embedding_dtype(self.config.precision, device)
-        start = 0
         # Sums and norms between the matrix products stay in float32.
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            while start < len(order):
-                rows = order[start : start + max(1, self.config.batch_tokens // lengths[order[start]])]
-                states[rows] = self._last_states([tokens[row] for row in rows]).float().cpu().numpy()
-                start += len(rows)
+            for rows in self._batches(tokens, alike=fast is not None and fast.causal):
+                rows.sort(key=lambda row: -len(tokens[row]))
+                states[rows] = self._last_states([tokens[row] for row in rows], fast).float().cpu().numpy()
                 if progress is not None:
                     progress(len(rows))
         return states

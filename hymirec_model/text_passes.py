@@ -2,8 +2,10 @@
 
 Texts lie one after the other without padding, the longest first; attention goes over runs of texts of equal length,
 so it needs no mask. In the last layer only keys and values are taken of all tokens, the rest of the last ones alone.
+In a causal model a token's state depends on what stands before it alone, so texts that begin alike share the tokens of
+their beginning, as the branches of a prefix tree share a stem: all but attention is computed once for these.
 
-Shapes: N tokens of B texts, h hidden size, H heads, D numbers a head.
+Shapes: N tokens at P places (P > N where some are shared) of B texts, h hidden size, H heads, D numbers a head.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+END = -1  # in place of a token id: the token that follows a text
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -24,34 +28,53 @@ class Packed:
     Parameters
     ----------
     embedded : tensor of shape (N, h)
-    place : int64 tensor of shape (N,)
+    depth : int64 tensor of shape (N,)
         Place of a token in its text, from 0.
     last : int64 tensor of shape (B,)
-        Index of each text's last token.
+        Each text's last token.
     runs : list of (int, int)
         Texts and tokens a text of each run of texts of equal length.
+    token_at : int64 tensor of shape (P,), or None
+        The token at each place, text by text; None where no token is shared.
+    place_of : int64 tensor of shape (N,), or None
+        A place of each token.
     """
 
     embedded: Tensor
-    place: Tensor
+    depth: Tensor
     last: Tensor
     runs: list[tuple[int, int]]
+    token_at: Tensor | None = None
+    place_of: Tensor | None = None
 
 
-Pass = Callable[[Any, Packed], Tensor]
+@dataclass(frozen=True, slots=True)
+class LastStatePass:
+    """A pass for one kind of model.
+
+    Parameters
+    ----------
+    run : callable
+        (backbone, Packed) → states of shape (B, h).
+    causal : bool
+        Whether texts may share tokens.
+    """
+
+    run: Callable[[Any, Packed], Tensor]
+    causal: bool
 
 
-def last_state_pass(backbone: Any) -> Pass | None:
-    """The pass of this kind of model, or None where there is none: (backbone, Packed) → states (B, h)."""
+def last_state_pass(backbone: Any) -> LastStatePass | None:
+    """The pass of this kind of model, or None where there is none."""
     config = backbone.config
     if config.model_type == "bert" and not config.is_decoder:
-        return _bert
+        return LastStatePass(_bert, causal=False)
     if config.model_type == "llama":
-        return _llama
+        return LastStatePass(_llama, causal=True)
     return None
 
 
-def pack(words: Tensor, tokens: Sequence[Sequence[int]], end: Tensor) -> Packed:
+def pack(words: Tensor, tokens: Sequence[Sequence[int]], end: Tensor, *, share: bool = False) -> Packed:
     """Lay texts one after the other.
 
     Parameters
@@ -62,23 +85,38 @@ def pack(words: Tensor, tokens: Sequence[Sequence[int]], end: Tensor) -> Packed:
         Token ids of B texts, the longest first.
     end : tensor of shape (h,)
         Embedding of the token that follows each of them.
+    share : bool, default=False
+        Whether texts that begin alike share tokens.
     """
+    stems: dict[tuple[int, int, int], int] = {}  # (text or, if shared, 0; token before; token id) → number
+    token_at: list[int] = []
+    place_of: list[int] = []
+    depth, last = [], []
+    for text, ids in enumerate(tokens):
+        number = -1
+        for place, token in enumerate((*ids, END)):
+            number = stems.setdefault((0 if share else text, number, token), len(stems))
+            if number == len(place_of):
+                place_of.append(len(token_at))
+                depth.append(place)
+            token_at.append(number)
+        last.append(number)
+    ids_N = torch.tensor([token for _, _, token in stems], device=words.device)
+    ends_N = ids_N == END
+    embedded_Nh = torch.where(ends_N[:, None], end, F.embedding(ids_N.masked_fill(ends_N, 0), words))
     lengths = [len(ids) + 1 for ids in tokens]
-    lengths_B = torch.tensor(lengths, device=words.device)
-    last_B = lengths_B.cumsum(0) - 1
-    # The id at the end is a stand-in, whose embedding is replaced.
-    ids_N = torch.tensor([token for ids in tokens for token in (*ids, 0)], device=words.device)
-    embedded_Nh = F.embedding(ids_N, words)
-    embedded_Nh[last_B] = end
-    first_B = last_B - lengths_B + 1
-    place_N = torch.arange(len(ids_N), device=words.device) - first_B.repeat_interleave(lengths_B)
+    depth_N, last_B, token_at_P, place_of_N = (
+        torch.tensor(values, device=words.device) for values in (depth, last, token_at, place_of)
+    )
     runs = [(lengths.count(length), length) for length in dict.fromkeys(lengths)]
-    return Packed(embedded_Nh, place_N, last_B, runs)
+    if len(place_of_N) == len(token_at_P):
+        return Packed(embedded_Nh, depth_N, last_B, runs)
+    return Packed(embedded_Nh, depth_N, last_B, runs, token_at_P, place_of_N)
 
 
 def _bert(backbone: Any, texts: Packed) -> Tensor:
     embeddings, layers = backbone.embeddings, backbone.encoder.layer
-    kind_h, place_Nh = embeddings.token_type_embeddings.weight[0], embeddings.position_embeddings(texts.place)
+    kind_h, place_Nh = embeddings.token_type_embeddings.weight[0], embeddings.position_embeddings(texts.depth)
     state = embeddings.LayerNorm(texts.embedded + kind_h + place_Nh)
     for number, layer in enumerate(layers):
         own, final = layer.attention.self, number == len(layers) - 1
@@ -86,7 +124,7 @@ def _bert(backbone: Any, texts: Packed) -> Tensor:
         key, value = _heads(own.key(state), size), _heads(own.value(state), size)
         if final:
             state = state[texts.last]
-        mixed = _attend(_heads(own.query(state), size), key, value, texts.runs, causal=False, final=final)
+        mixed = _attend(_heads(own.query(state), size), key, value, texts, causal=False, final=final)
         state = layer.attention.output(mixed, state)
         state = layer.output(layer.intermediate(state), state)
     state_Bh: Tensor = state
@@ -95,7 +133,7 @@ def _bert(backbone: Any, texts: Packed) -> Tensor:
 
 def _llama(backbone: Any, texts: Packed) -> Tensor:
     state = texts.embedded
-    cos, sin = (turn[0, :, None] for turn in backbone.rotary_emb(state, texts.place[None]))
+    cos, sin = (turn[0, :, None] for turn in backbone.rotary_emb(state, texts.depth[None]))
     for number, layer in enumerate(backbone.layers):
         own, final = layer.self_attn, number == len(backbone.layers) - 1
         normed = layer.input_layernorm(state)
@@ -103,7 +141,7 @@ def _llama(backbone: Any, texts: Packed) -> Tensor:
         if final:
             state, normed, cos, sin = state[texts.last], normed[texts.last], cos[texts.last], sin[texts.last]
         query = _turned(_heads(own.q_proj(normed), own.head_dim), cos, sin)
-        mixed = _attend(query, key, _heads(value, own.head_dim), texts.runs, causal=True, final=final)
+        mixed = _attend(query, key, _heads(value, own.head_dim), texts, causal=True, final=final)
         state = state + own.o_proj(mixed)
         state = state + layer.mlp(layer.post_attention_layernorm(state))
     normed_Bh: Tensor = backbone.norm(state)
@@ -121,24 +159,26 @@ def _turned(heads_NHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return heads_NHD * cos + torch.cat((-right, left), dim=-1) * sin
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, runs: list[tuple[int, int]], *, causal: bool, final: bool
-) -> Tensor:
+def _attend(query: Tensor, key: Tensor, value: Tensor, texts: Packed, *, causal: bool, final: bool) -> Tensor:
     """Attention within each text: (N, H·D), or (B, H·D) where ``final`` queries are those of the last tokens alone.
 
     A last token attends to its whole text, so then no token has to be hidden from it.
     """
+    if texts.token_at is not None:
+        key, value = key[texts.token_at], value[texts.token_at]
+        query = query if final else query[texts.token_at]
     mixed, asked, start = [], 0, 0
-    for texts, length in runs:
+    for count, length in texts.runs:
         queries = 1 if final else length
-        stop, until = start + texts * length, asked + texts * queries
+        stop, until = start + count * length, asked + count * queries
         parts = (
-            query[asked:until].view(texts, queries, *query.shape[1:]).transpose(1, 2),
-            key[start:stop].view(texts, length, *key.shape[1:]).transpose(1, 2),
-            value[start:stop].view(texts, length, *value.shape[1:]).transpose(1, 2),
+            query[asked:until].view(count, queries, *query.shape[1:]).transpose(1, 2),
+            key[start:stop].view(count, length, *key.shape[1:]).transpose(1, 2),
+            value[start:stop].view(count, length, *value.shape[1:]).transpose(1, 2),
         )
         grouped = query.shape[1] != key.shape[1]
         found = F.scaled_dot_product_attention(*parts, is_causal=causal and not final, enable_gqa=grouped)
-        mixed.append(found.transpose(1, 2).reshape(texts * queries, -1))
+        mixed.append(found.transpose(1, 2).reshape(count * queries, -1))
         start, asked = stop, until
-    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    joined = mixed[0] if len(mixed) == 1 else torch.cat(mixed)
+    return joined if final or texts.place_of is None else joined[texts.place_of]

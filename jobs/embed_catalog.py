@@ -57,9 +57,9 @@ def embed_catalog(spark: SparkSession, wh: Warehouse, ds: str, catalog: Partitio
     with wh.write_partition("text_vectors", ds, resumable=True) as part:
         task = SliceEmbedding(wh.uri, encoder, part.path.removeprefix(f"{wh.uri}/"), unfinished)
         if count:
-            # Ordered by hash, a slice is a fair sample of all texts, long and short, and the same on every rerun.
+            # Ordered by text, those that begin alike come together, and slices are the same on every rerun.
             slices = -(-count // SLICE_TEXTS)
-            sliced = texts.repartitionByRange(slices, "text_hash").sortWithinPartitions("text_hash")
+            sliced = texts.repartitionByRange(slices, "text").sortWithinPartitions("text")
             with file_progress(wh, task.target, slices, "texts"):
                 done = sliced.mapInArrow(task, RESULT).collect()
             part.rows = sum(row.texts for row in done)

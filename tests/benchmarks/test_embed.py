@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.embed import PEER_BATCHES, cases, check_states, check_tokens, checks, timed
+from benchmarks.embed import BLOCK, PEER_BATCHES, blocks, cases, check_states, check_tokens, checks, timed
 
 
 def test_ours_is_compared_with_the_best_batch_size_of_the_peer() -> None:
@@ -43,3 +43,10 @@ def test_speeds_of_other_work_are_refused() -> None:
     for difference in (0.77, float("nan")):
         with pytest.raises(SystemExit, match=r"smollm2-135m, float32: states differ by .*; allowed: 0\.0001"):
             check_states(case, difference)
+
+
+def test_texts_are_read_with_their_neighbours() -> None:
+    texts = [f"{number:04d}" for number in range(20 * BLOCK + 5)]
+    found = [int(text) for text in blocks(texts, 3 * BLOCK - 1)]
+    assert len(found) == len(set(found)) == 3 * BLOCK
+    assert all(found[i + 1] == found[i] + 1 for i in range(len(found) - 1) if (i + 1) % BLOCK)

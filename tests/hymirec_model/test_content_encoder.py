@@ -99,7 +99,8 @@ def test_the_fast_pass_gives_the_states_of_the_library(
     small = ContentEncoder(config, AutoModel.from_config(kind), encoder.tokenizer).eval()
     torch.nn.init.normal_(small.item_token, std=0.02)
     assert last_state_pass(small.backbone) is not None
-    texts = [*TEXTS[:6], "", "milk", "a much longer text about a much longer product, in a large box of twelve"]
+    long = "a much longer text about a much longer product, in a large box of "
+    texts = [*TEXTS[:6], "", "milk", "milk", f"{long} ten", f"{long} twelve"]
     with torch.inference_mode():
         expected = np.stack([small([tokens])[0].numpy() for tokens in small.tokenize(texts)])
     np.testing.assert_allclose(small.embed(texts), expected, atol=1e-5)
