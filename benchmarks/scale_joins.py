@@ -98,10 +98,8 @@ def main(warehouse: str, catalog: str, target: str) -> None:
     )
     matched = match_items(events, items, items.limit(0))
     matched.filter("reason IS NULL").drop("item_id", "reason", "column_name").write.parquet(f"{target}/events")
-    histories = group_events(spark.read.parquet(f"{target}/events"), MAX_LENGTH, 0)
-    bucket = F.lpad((F.crc32("user_id") % BUCKETS).cast("string"), 3, "0")
-    placed = histories.withColumn("bucket", bucket).repartition("bucket").sortWithinPartitions("bucket", "user_id")
-    placed.write.partitionBy("bucket").parquet(f"{target}/histories")
+    histories = group_events(spark.read.parquet(f"{target}/events"), MAX_LENGTH, 0, BUCKETS)
+    histories.write.partitionBy("bucket").parquet(f"{target}/histories")
     print(json.dumps(time.perf_counter() - start))
 
 

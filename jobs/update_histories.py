@@ -137,19 +137,13 @@ def update_histories(spark: SparkSession, wh: Warehouse, ds: str, config: Histor
     deleted = spark.createDataFrame([(user_id,) for user_id in plan.deletions.user_ids], "user_id string")
     log = spark.read.parquet(*(partition.path for partition in plan.log))
     keep_from = first_moment(ds, config.max_days)
-    rows = group_events(log.join(F.broadcast(deleted), "user_id", "left_anti"), config.max_length, keep_from)
-    bucket = F.lpad((F.crc32("user_id") % config.buckets).cast("string"), 3, "0")
+    kept = log.join(F.broadcast(deleted), "user_id", "left_anti")
+    rows = group_events(kept, config.max_length, keep_from, config.buckets)
     with wh.write_partition("histories", ds) as part:
-        (
-            rows.withColumn("bucket", bucket)
-            .repartition("bucket")
-            .sortWithinPartitions("bucket", "user_id")
-            .write.partitionBy("bucket")
-            .parquet(part.path)
-        )
+        rows.write.partitionBy("bucket").parquet(part.path)
         _describe(spark, part, plan, keep_from)
         if not part.rows:  # all new events are of people who asked to be deleted
-            part.write_table(to_arrow_schema(rows.schema).empty_table(), "bucket=000/part-00000.parquet")
+            part.write_table(to_arrow_schema(rows.drop("bucket").schema).empty_table(), "bucket=000/part-00000.parquet")
         part.info |= {
             "buckets": config.buckets,
             "max_length": config.max_length,
@@ -194,8 +188,8 @@ def _describe(spark: SparkSession, part: PartitionWriter, plan: Plan, keep_from:
     }
 
 
-def group_events(events: DataFrame, max_length: int, keep_from: int) -> DataFrame:
-    """Gather events by user.
+def group_events(events: DataFrame, max_length: int, keep_from: int, buckets: int) -> DataFrame:
+    """Gather events by user, in one shuffle and one sort of the events.
 
     Parameters
     ----------
@@ -205,34 +199,40 @@ def group_events(events: DataFrame, max_length: int, keep_from: int) -> DataFram
         Newest events of a user that are kept.
     keep_from : int
         Seconds since 1970 before which none is.
+    buckets : int
+        Partitions of the result, one a folder.
 
     Returns
     -------
     pyspark.sql.DataFrame
-        user_id, item_indices, timestamps, weights (oldest → newest), n_events (those that are not kept counted too).
+        user_id, item_indices, timestamps, weights (oldest → newest), n_events (those that are not kept counted too) and
+        bucket, a folder's name; each partition sorted by user_id.
     """
     tie = F.xxhash64(F.lit(SEED), "user_id", "item_index", "timestamp")  # never the item id itself: it would leak
     order = ("timestamp", "arrived", "seq", "tie", "item_index", "weight")
-    user = Window.partitionBy("user_id")
-    newest_first = user.orderBy(*(F.col(name).desc_nulls_last() for name in order))
-    # Cut before gathering, so that one endless history cannot fill a task's memory.
-    kept = (
+    # Grouped by both, Spark sees that neither the places nor the lists need another shuffle.
+    user = ("user_id", "number")
+    newest_first = Window.partitionBy(*user).orderBy(*(F.col(name).desc_nulls_last() for name in order))
+    placed = (
         events.withColumn("tie", tie)
+        .withColumn("number", (F.crc32("user_id") % buckets).cast("int"))
+        .repartitionById(buckets, "number")
         .withColumn("place", F.row_number().over(newest_first))
-        .withColumn("n_events", F.count(F.lit(1)).over(user))
-        .filter(F.col("place") <= max_length)
     )
-    gathered = kept.groupBy("user_id").agg(
-        F.sort_array(F.collect_list(F.when(F.col("timestamp") >= keep_from, F.struct(*order)))).alias("h"),
-        F.first("n_events").alias("n_events"),
+    # The others are never gathered, so that one endless history cannot fill a task's memory.
+    is_kept = (F.col("place") <= max_length) & (F.col("timestamp") >= keep_from)
+    kept = F.when(is_kept, F.struct("place", "item_index", "timestamp", "weight"))
+    gathered = placed.groupBy(*user).agg(
+        F.sort_array(F.collect_list(kept), asc=False).alias("h"), F.count(F.lit(1)).alias("n_events")
     )
     return gathered.select(
         "user_id",
         F.col("h.item_index").alias("item_indices"),
         F.col("h.timestamp").alias("timestamps"),
         F.col("h.weight").alias("weights"),
-        F.coalesce("n_events", F.lit(0)).alias("n_events"),  # not nullable
-    )
+        "n_events",
+        F.lpad(F.col("number").cast("string"), 3, "0").alias("bucket"),
+    ).sortWithinPartitions("bucket", "user_id")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ _DEFAULTS = {
     "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.parquet.compression.codec": "zstd",
+    # Rows that are sorted by their group already are not sorted, or hashed, once more.
+    "spark.sql.execution.replaceHashWithSortAgg": "true",
     # A folder name is text: ds=2017-01-01 stays a string, bucket=007 too.
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
     # pandas writes timestamps in nanoseconds, which Spark reads only as int64.
