@@ -65,7 +65,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 
 ##@ Measuring
 .PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed
-.PHONY: bench-faults bench-scale bench-matching bench-train
+.PHONY: bench-faults bench-scale bench-backfill bench-matching bench-train
 bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/rectools --no-deps -r benchmarks/rectools.txt
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
@@ -90,6 +90,9 @@ bench-index: setup ## The ANN index beside faiss' defaults, usearch and hnswlib 
 bench-scale: setup ## A day's cost beside the history's, beside DuckDB; 1 M to 100 M events [ARGS="--events 1000000"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt
 	@$(IN_ENV) env PYTHONPATH=var/peers $(PYTHON_BIN) -m benchmarks.scale $(ARGS)
+
+bench-backfill: setup ## 30 days by Airflow, with a task killed and without; what a day costs [ARGS="--days 3"]
+	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.backfill $(ARGS)
 
 bench-embed: setup ## Our content encoder beside sentence-transformers on the same weights [ARGS="--texts 256"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/peers --no-deps -r benchmarks/requirements.txt

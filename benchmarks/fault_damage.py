@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,9 +16,8 @@ from pathlib import Path
 
 from benchmarks.fault_day import Day, differences, seen, wait_until
 from benchmarks.fault_kinds import TRACEBACK, Outcome, after
-from infra.airflow_api import AirflowApi
+from benchmarks.local_airflow import LocalAirflow
 from infra.airflow_db import DAG
-from infra.local_env import LOOPBACK
 from jobs.platform.errors import WarehouseError
 from jobs.platform.manifest import ReleaseError
 from jobs.platform.releases import Release
@@ -147,44 +145,22 @@ def scheduler(imported: Day, finished: Day, rng: random.Random) -> Outcome:
     outcome = Outcome("scheduler killed and started again")
     disturbed = imported.copy(imported.warehouse.with_name("scheduled"))
     state = imported.state.with_name("airflow-state")
-    state.mkdir(exist_ok=True)
+    airflow = LocalAirflow(state)
     shutil.copytree(imported.state / "models", state / "models", dirs_exist_ok=True)
-    ports = {"AIRFLOW_PORT": _free_port(), "MLFLOW_PORT": _free_port()}
-    env = Day(disturbed.warehouse, state).env(**ports)
-    env["AIRFLOW__API__BASE_URL"] = f"http://{LOOPBACK}:{ports['AIRFLOW_PORT']}"
-    env["AIRFLOW__API__PORT"] = ports["AIRFLOW_PORT"]
-    del env["PYSPARK_SUBMIT_ARGS"]  # spark-submit brings its own
-
-    def call(module: str, command: str, **more: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", module, command], env=env | more, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"{module} {command}: {done.stdout}{done.stderr}")
-        return done.stdout
-
     try:
-        call("infra.services", "up")
+        airflow.call("infra.services", "up")
         values = {"WAREHOUSE": str(disturbed.warehouse), "PROFILE": str(disturbed.profile), "DS": disturbed.ds}
-        run_id = call("infra.refresh", "trigger", **values).split()[1]
+        run_id = airflow.call("infra.refresh", "trigger", **values).split()[1]
         pointer = disturbed.warehouse / "accepted_events" / f"ds={disturbed.ds}" / "_current.json"
         wait_until(pointer.exists, 600)
         time.sleep(rng.uniform(3, 20))
         record = json.loads((state / "run" / "services.json").read_text())
         os.kill(record["services"]["scheduler"][0], signal.SIGKILL)
-        call("infra.services", "up")
-        passwords = state / "airflow" / "simple_auth_manager_passwords.json.generated"
-        api = AirflowApi(f"http://{LOOPBACK}:{ports['AIRFLOW_PORT']}", passwords)
-        wait_until(lambda: api.run(DAG, run_id)["state"] not in ("queued", "running"), 1500, pause=3)
-        ended = str(api.run(DAG, run_id)["state"])
+        airflow.call("infra.services", "up")
+        wait_until(lambda: airflow.api.run(DAG, run_id)["state"] not in ("queued", "running"), 1500, pause=3)
+        ended = str(airflow.api.run(DAG, run_id)["state"])
         differ = differences(seen(disturbed.warehouse), seen(finished.warehouse))
         outcome.check("scheduler", differ, (ended == "success", f"the run ended as {ended}"))
     finally:
-        subprocess.run([sys.executable, "-m", "infra.services", "down"], env=env, check=False, capture_output=True)
+        airflow.down()
     return outcome
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return str(probe.getsockname()[1])

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,7 +46,9 @@ CHAIN = (
     "build_index",
     "publish",
 )
-_OF_A_RUN = ("id", "mlflow", "git_commit")  # of a manifest: differ between equal runs
+_OF_A_RUN = ("id", "mlflow", "git_commit", "files")  # of a manifest: differ between equal runs, or are read themselves
+_RELEASE = re.compile(r"\b(\d{4}-\d{2}-\d{2})-[0-9a-f]{8}\b")
+"""Id of a release, which vouches for the run's own ids too: where a later day names it, its day counts."""
 _MARK = "HYMIREC_FAULT"
 _END_SECONDS = 40  # in which everything that a killed process started has to be gone
 _LIMIT = 600  # seconds after which a job counts as hanging
@@ -142,11 +145,8 @@ class Day:
 
     def env(self, **more: str) -> dict[str, str]:
         """Environment of a job, with a state folder of its own and one thread."""
-        ours = ("MLFLOW", "AIRFLOW", "HYMIREC", "PYSPARK_SUBMIT_ARGS")
-        base = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        given = {"HYMIREC_STATE": str(self.state), "OMP_NUM_THREADS": "1"}
         spark = "--master local[2] --conf spark.ui.enabled=false pyspark-shell"
-        return environment(base | given) | {"PYSPARK_SUBMIT_ARGS": spark} | more
+        return own_environment(self.state) | {"PYSPARK_SUBMIT_ARGS": spark} | more
 
     def start(self, job: str, **more: str) -> Process:
         """Start a job; ``more`` are variables of its environment."""
@@ -177,6 +177,13 @@ class Day:
         return {str(path) for path in self.warehouse.rglob("*")}
 
 
+def own_environment(state: Path, **more: str) -> dict[str, str]:
+    """Environment of commands with a state folder of their own and one thread; nothing of ours shows through."""
+    ours = ("MLFLOW", "AIRFLOW", "HYMIREC", "PYSPARK_SUBMIT_ARGS")
+    base = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    return environment(base | {"HYMIREC_STATE": str(state), "OMP_NUM_THREADS": "1"} | more)
+
+
 def write_log(folder: Path, users: int = 40, items: int = 150, days: int = 30, seed: int = 0) -> None:
     """Write events.parquet and items.parquet of people who come back to their favourites, up to the end of DS."""
     rng = np.random.default_rng(seed)
@@ -199,8 +206,8 @@ def write_log(folder: Path, users: int = 40, items: int = 150, days: int = 30, s
 def seen(warehouse: Path) -> dict[str, Any]:
     """What readers of a warehouse see, by partition, as digests and facts that two equal runs share.
 
-    Input tables by their rows, because Spark names their files at random. Of our tables the committed attempt, byte
-    for byte. Of the current release everything but _OF_A_RUN.
+    Input tables by their rows, because Spark names their files at random. Of our tables the committed attempt, and of
+    the current release everything but _OF_A_RUN, byte for byte but for ids of releases.
     """
     found: dict[str, Any] = {}
     for path in sorted(warehouse.glob("events/ds=*")) + sorted(warehouse.glob("items")):
@@ -209,13 +216,13 @@ def seen(warehouse: Path) -> dict[str, Any]:
             rows = [str(row) for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
             found[str(path.relative_to(warehouse))] = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
     for pointer in sorted(warehouse.glob("*/ds=*/_current.json")):
-        about = json.loads(pointer.read_text())
+        about = json.loads(_RELEASE.sub(r"\1", pointer.read_text()))
         digests = {name: _sha256(pointer.parent / about["folder"] / name) for name in about["files"]}
         found[str(pointer.parent.relative_to(warehouse))] = (digests, about["rows"], about["info"])
     current = warehouse / "releases" / "CURRENT"
     if current.is_file():
         release = current.parent / current.read_text().strip()
-        manifest = json.loads((release / "manifest.json").read_text())
+        manifest = json.loads(_RELEASE.sub(r"\1", (release / "manifest.json").read_text()))
         digests = {name: _sha256(release / name) for name in manifest["files"]}
         found["release"] = (digests, {key: value for key, value in manifest.items() if key not in _OF_A_RUN})
     return found
@@ -247,4 +254,7 @@ def end_session(process: Process) -> None:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = _RELEASE.sub(r"\1", content.decode()).encode()
+    return hashlib.sha256(content).hexdigest()
