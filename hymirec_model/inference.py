@@ -79,7 +79,7 @@ def infer(
     if newest >= len(known):
         raise InputError(
             f"histories: seen item_index {newest}; allowed: 0 to {len(known) - 1}, the items that have "
-            "codes; run embed_catalog and fit_codebook for this day again"
+            "codes; run encode_items for this day again"
         )
     model, code_table = model.to(where).eval(), code_table.to(where)
     code_nL, generation_n = torch.from_numpy(known).to(where), torch.from_numpy(which).to(where)

@@ -66,7 +66,7 @@ class Report:
     def __str__(self) -> str:
         lines = [
             f"  {trial.type:5s} {' '.join(f'{k}={v}' for k, v in trial.setting.items()):22s} recall "
-            f" {trial.recall:.4f}  {trial.microseconds:8.1f} µs CPU a query"
+            f"{trial.recall:.4f}  {trial.microseconds:8.1f} µs CPU a query"
             f"{'  ← chosen' if trial == self.index.chosen else ''}"
             for trial in self.index.tried
         ]
@@ -111,7 +111,7 @@ def find_inputs(wh: Warehouse, ds: str) -> tuple[Partition, Partition]:
     MissingPartition
         If one of them does not exist.
     WarehouseError
-        If they were made by different encoders.
+        If their vectors differ in length.
     """
     vectors, interests = wh.partition("item_vectors", ds), wh.partition("interests", ds)
     if vectors.info["dim"] != interests.info["dim"]:

@@ -137,7 +137,9 @@ def encode_items(
     InputError
         If an item vector is not a unit vector.
     JobError
-        If item_vectors is not in the order of item_index, or has fewer items than on an earlier day.
+        If item_vectors is not in the order of item_index.
+    WarehouseError
+        If item_vectors has fewer items than on an earlier day.
     """
     groups = columns.row_groups(wh, inputs.vectors)
     items = sum(group.rows for group in groups)
@@ -173,7 +175,7 @@ def encode_items(
         refuse_collapse(report, gate, releases.before(wh, ds))
         part.rows = items
         part.info |= {"book": inputs.book.info["book"], "space_version": inputs.vectors.info["space_version"]}
-        part.info |= {"generations": len(counts), "layers": config.layers, **report.facts()}
+        part.info |= {"generations": len(counts), "layers": book.config.layers, **report.facts()}
     return report
 
 

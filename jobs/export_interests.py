@@ -1,8 +1,8 @@
-"""Compute the interests of the users who have new events; the others keep theirs, unless the model changed.
+"""Compute the interests of users with new events or recoded items; the others keep theirs, unless the model changed.
 
 Reads ``histories/ds``, ``item_codes/ds``, ``item_vectors/ds``, the newest recommender and codebook, and the newest
 ``interests`` before. Writes ``interests/ds``: a folder a bucket, one file in each, sorted by user_id. The bytes are
-those of a run that computes everybody's: interests depend on a user's history and the model alone.
+those of a run that computes everybody's: interests depend on the model, and on a user's history and its items' codes.
 
 Spark hands one bucket of histories to a task; a Python worker loads the model once. The tasks write the files
 themselves, because Spark has neither 16-bit floats nor lists of fixed length.
@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pyspark.sql import SparkSession
 
-from jobs.platform import cli, tracking
+from jobs.platform import cli, columns, tracking
 from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError, WarehouseError
-from jobs.platform.interest_export import RESULT, BucketExport
+from jobs.platform.interest_export import RESULT, BucketExport, Kept
 from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.profile import load_profile
 from jobs.platform.spark import session
 from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Partition, Warehouse
+
+Codes = npt.NDArray[np.uint8]
 
 
 def main(
@@ -33,7 +37,7 @@ def main(
     profile: cli.ProfileOption = "demo",
     refresh_id: cli.RefreshIdOption = None,
 ) -> None:
-    """Compute the interests of users with new events, or everybody's when the model changed.
+    """Compute the interests of users with new events or recoded items, or everybody's when the model changed.
 
     Writes interests, in the buckets of the histories.
     """
@@ -70,15 +74,17 @@ def export_interests(
     buckets = histories.buckets
     if not buckets or not histories.info["users"]:
         raise WarehouseError(f"histories/ds={ds}: seen 0 users; allowed: 1 or more; run update_histories again")
+    codes = codes_of(wh, parts.codes)
     facts = {
         "model_version": parts.recommender.info["model_version"],
         "codebook": parts.codes.info["book"],
         "buckets": histories.info["buckets"],
         **{name: histories.info[name] for name in ("max_length", "max_days", "lineage")},
+        "codes": columns.content(codes),
     }
     with wh.write_partition("interests", ds) as part:
         target = part.path.removeprefix(f"{wh.uri}/")
-        task = BucketExport(wh.uri, histories.layers, parts, continued(wh, ds, facts), target)
+        task = BucketExport(wh.uri, histories.layers, parts, continued(wh, ds, facts, codes), target)
         # One task a bucket: the model's memory, not the cores, should bound what runs at once.
         todo = spark.createDataFrame([(name,) for name in buckets], "bucket string").repartitionByRange(
             len(buckets), "bucket"
@@ -98,13 +104,23 @@ def export_interests(
     return wh.partition("interests", ds)
 
 
-def continued(wh: Warehouse, ds: str, facts: Mapping[str, Any]) -> Partition | None:
+def continued(wh: Warehouse, ds: str, facts: Mapping[str, Any], codes: Codes) -> Kept | None:
     """Newest interests before ``ds`` by the same model and settings, if the day's log continues theirs."""
     before = wh.latest("interests", until=ds, strict=True)
-    if before is None or any(before.info[name] != facts[name] for name in facts.keys() - {"lineage"}):
+    if before is None or any(before.info[name] != facts[name] for name in facts.keys() - {"lineage", "codes"}):
         return None
-    logs = lineage(accepted_chain(wh, ds))
-    return before if before.info["lineage"] == logs.get(before.ds) else None
+    logs, partition = lineage(accepted_chain(wh, ds)), wh.find("item_codes", before.ds)
+    if before.info["lineage"] != logs.get(before.ds) or partition is None:
+        return None
+    old = codes_of(wh, partition)
+    if before.info["codes"] != columns.content(old) or len(old) > len(codes):
+        return None
+    return Kept(before, np.flatnonzero((old != codes[: len(old)]).any(1)))
+
+
+def codes_of(wh: Warehouse, codes: Partition) -> Codes:
+    """Generation and codes of each item, of shape (n, 1 + layers)."""
+    return np.column_stack([columns.column(wh, codes, "generation"), columns.vectors(wh, codes, "codes")])
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from jobs.platform import cli, columns, plots, tracking
 from jobs.platform.datasets import dataset
 from jobs.platform.errors import WarehouseError
 from jobs.platform.item_sample import ItemSample, event_counts
+from jobs.platform.model_choice import champion_serves
 from jobs.platform.parts import keep
 from jobs.platform.profile import Profile, load_profile
 from jobs.platform.warehouse import Partition, Warehouse
@@ -46,6 +47,8 @@ class Inputs:
 
     vectors: Partition
     catalog: Partition
+    config: CodebookConfig
+    """The profile's; where the champion serves the day, in the form of its book."""
     book: Partition | None
     """The book of an earlier day, if it may be kept."""
     why_new: str
@@ -97,7 +100,7 @@ def main(
     wh = Warehouse(warehouse)
     inputs = find_inputs(wh, ds, settings.codebook, recode)
     with tracking.stage("fit_codebook", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
-        run.params({"codebook": settings.codebook})
+        run.params({"codebook": inputs.config})
         report = fit_codebook(wh, ds, settings, inputs)
         run.metrics(report.metrics())
         read = [inputs.vectors, inputs.catalog]
@@ -129,6 +132,8 @@ def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig, recode: str | No
     # Strictly before ds: a rerun decides from what the first run saw, not from what that wrote.
     book = wh.latest("codebook", until=ds, strict=True)
     why = ""
+    if book is not None and champion_serves(wh, ds):
+        config = replace(config, **book.info["config"])
     if book is None:
         why = "there is no codebook yet"
     elif book.info["space_version"] != vectors.info["space_version"]:
@@ -137,7 +142,7 @@ def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig, recode: str | No
         why = "the profile asks for another form of book"
     elif recode == "always":
         why = "recode is always"
-    return Inputs(vectors, catalog, None if why else book, why)
+    return Inputs(vectors, catalog, config, None if why else book, why)
 
 
 def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Report:
@@ -150,7 +155,7 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
     SchemaError, WarehouseError
         If a table does not have the columns or the rows it should have.
     """
-    config, sample = profile.codebook, ItemSample(wh, inputs.vectors, profile.codebook.seed)
+    config, sample = inputs.config, ItemSample(wh, inputs.vectors, inputs.config.seed)
     fits = inputs.book.info["fits"] if inputs.book else [ds]
     first_ds = columns.days(wh, inputs.catalog, "first_ds")
     arrivals = np.flatnonzero(first_ds > np.datetime64(fits[-1]))
@@ -172,7 +177,7 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
         fitted_on = np.arange(len(first_ds)) if action == "new book" else arrivals
         events = event_counts(wh, ds, profile, len(first_ds))
         book.partial_fit(*sample.drawn(fitted_on, 1 + events[fitted_on], 2 * config.fit_sample))
-        _write(wh, ds, book, inputs, config, continued=action == "new generation")
+        _write(wh, ds, book, inputs, continued=action == "new generation")
     report = Report(action, why, book.generations_, len(arrivals), drift)
     with wh.write_partition("codebook_drift", ds) as part:
         part.info |= {"action": action, **{k: v for k, v in report.metrics().items() if np.isfinite(v)}}
@@ -180,9 +185,7 @@ def fit_codebook(wh: Warehouse, ds: str, profile: Profile, inputs: Inputs) -> Re
     return report
 
 
-def _write(
-    wh: Warehouse, ds: str, book: ResidualCodebook, inputs: Inputs, config: CodebookConfig, *, continued: bool
-) -> None:
+def _write(wh: Warehouse, ds: str, book: ResidualCodebook, inputs: Inputs, *, continued: bool) -> None:
     """Write codebook/ds; a book with one more generation keeps the name that its codes know it by."""
     name, fits = hashlib.sha256(ds.encode() + book.table_.tobytes()).hexdigest()[:16], [ds]
     if continued and inputs.book is not None:
@@ -190,7 +193,7 @@ def _write(
     with wh.write_partition("codebook", ds) as part:
         book.save(part.local)
         part.info |= {"book": name, "space_version": inputs.vectors.info["space_version"]}
-        part.info |= {"config": _identity(config), "fits": fits}
+        part.info |= {"config": _identity(inputs.config), "fits": fits}
 
 
 def drift_by_day(wh: Warehouse, ds: str) -> dict[str, dict[str, Any]]:

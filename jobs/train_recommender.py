@@ -29,7 +29,7 @@ from jobs.platform.warehouse import Partition, Warehouse
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SECTIONS = ("recommender", "recommender_training")
+SECTIONS = ("recommender", "recommender_training", "evaluation.mask_seen")
 PHASES = {"light": "light recommender", "llm": "LLM"}
 
 

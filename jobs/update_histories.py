@@ -56,8 +56,8 @@ def main(
     """Bring every user's history up to a day.
 
     Adds a layer of the day's accepted events to the histories of the day before; the first run, or one after a
-    change of histories.buckets or histories.max_length, builds them from the whole log. People in the table
-    deletions are left out.
+    change of histories.buckets, max_length or max_days or of earlier events, builds them from the whole log. People in
+    the table deletions are left out.
     """
     config = load_profile(profile).histories
     wh = Warehouse(warehouse)

@@ -28,7 +28,7 @@ def holder(warehouse: Warehouse) -> str | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read().strip()
+                return file.read().strip() or "another day"  # it has the lock, but has not written its day yet
     except FileNotFoundError:
         pass
     return None

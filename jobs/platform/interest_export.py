@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -42,6 +43,15 @@ ROW_GROUP = 64  # users: who looks one of them up reads some hundred KB
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Interests of an earlier day by the same model, whose log the day's continues."""
+
+    interests: Partition
+    recoded: npt.NDArray[np.int64]
+    """Items with other codes since; who had one of them is computed anew."""
+
+
+@dataclass(frozen=True)
 class BucketExport:
     """What a worker must know; small enough to travel with each task.
 
@@ -52,8 +62,7 @@ class BucketExport:
     layers : tuple of Partition
         Those of the day's histories.
     parts : ModelParts
-    before : Partition or None
-        Interests by the same model of an earlier day, whose log the day's continues.
+    before : Kept or None
     target : str
         Folder to write to, relative to the warehouse.
     """
@@ -61,7 +70,7 @@ class BucketExport:
     warehouse: str
     layers: tuple[Partition, ...]
     parts: ModelParts
-    before: Partition | None
+    before: Kept | None
     target: str
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -98,16 +107,21 @@ class BucketExport:
         return {**counts, **shape, "merge": model.merge, "scale": model.scale}
 
     def _unchanged(self, histories: UserHistories, bucket: str, users: pa.Table) -> pa.Table | None:
-        """Rows of the day before of those whose history neither grew nor lost events to retention since."""
+        """Rows of the day before of those whose history neither grew nor lost events to retention since, nor its items
+        their codes."""
         name = f"{bucket}/part-00000.parquet"
-        if self.before is None or name not in self.before.files:
+        if self.before is None or name not in self.before.interests.files:
             return None
-        rows = histories.warehouse.read(replace(self.before, files={name: self.before.files[name]}), _ROW)
+        interests = self.before.interests
+        rows = histories.warehouse.read(replace(interests, files={name: interests.files[name]}), _ROW)
         known = rows.select(["user_id", "n_events"]).append_column("row", pa.array(range(len(rows)), pa.int64()))
         same = known.join(users, ["user_id", "n_events"], join_type="inner", use_threads=False)
         rows = rows.take(same.sort_by("row")["row"])
-        expired = histories.expired(bucket, self.before.info["keep_from"])
-        return rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=expired))) if len(expired) else rows
+        seen: Any = rows["seen"].combine_chunks()
+        recoded: Any = pc.is_in(seen.flatten(), value_set=pa.array(self.before.recoded, pa.int32()))
+        had = rows["user_id"].combine_chunks().take(pc.list_parent_indices(seen).filter(recoded))
+        gone = pa.concat_arrays([histories.expired(bucket, interests.info["keep_from"]), had])
+        return rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=gone)))
 
 
 def interest_table(table: pa.Table, model: UserModel) -> pa.Table:

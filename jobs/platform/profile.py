@@ -124,7 +124,10 @@ class GateConfig:
     """Largest loss of the mean cosine of items and their codes, beside the release before."""
 
     def __post_init__(self) -> None:
-        require(self.min_ratio_to_popularity >= 0, "min_ratio_to_popularity is below 0; allowed: 0 or more")
+        require(
+            self.min_ratio_to_popularity >= 0,
+            f"min_ratio_to_popularity is {self.min_ratio_to_popularity}; allowed: 0 or more",
+        )
         for entry in fields(self):
             value = getattr(self, entry.name)
             if entry.name != "min_ratio_to_popularity":

@@ -52,7 +52,8 @@ def why_due(
     retrain : {"auto", "always", "never"} or None
         Overrides the profile's.
     *sections : str
-        Sections of the profile that the model was made by; it is due when one of them has changed.
+        Sections of the profile that the model was made by, or single settings of them (``section.key``); it is due when
+        one of them has changed.
 
     Raises
     ------
@@ -80,8 +81,12 @@ def why_due(
 
 
 def facts_of(ds: str, profile: Profile, *sections: str) -> dict[str, Any]:
-    """What a model's partition keeps for :func:`why_due`: the day, and the profile's sections it was made by."""
-    settings = {name: dataclasses.asdict(getattr(profile, name)) for name in sections}
+    """What a model's partition keeps for :func:`why_due`: the day, and the parts of the profile it was made by."""
+    settings = {}
+    for name in sections:
+        section, _, key = name.partition(".")
+        values = dataclasses.asdict(getattr(profile, section))
+        settings[section] = {key: values[key]} if key else values
     return {"trained": ds, "settings": json.loads(json.dumps(settings))}
 
 

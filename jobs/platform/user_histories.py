@@ -129,7 +129,8 @@ class UserHistories:
         for layer in self.layers:
             rows = UserRows(self.warehouse, layer.folder, layer.files, self.info["buckets"])
             tables.append(rows.read(sorted(set(user_ids)), [*columns, COUNT]))
-        return self._merged([table for table in tables if table.num_rows] or tables[-1:])
+        found = [table for table in tables if table.num_rows]
+        return self._merged(found) if found else tables[-1]
 
 
 def older_layers(wh: Warehouse, own: Partition) -> list[Partition]:

@@ -127,7 +127,34 @@ def test_a_later_day_computes_touched_users_only_and_writes_the_bytes_of_a_full_
         assert one.read_bytes() == other_one.read_bytes()
 
 
-@pytest.mark.parametrize("change", [{"max_length": 9}, {"lineage": "of another log"}, {"buckets": 2}])
+def test_who_had_an_item_that_got_other_codes_is_computed_anew(spark: SparkSession, tmp_path: Path) -> None:
+    wh, later = Warehouse(str(tmp_path)), "2020-03-21"
+    write_day(wh)
+    export(spark, wh)
+    write_histories(wh, table(40, 300), later)
+    copy_day(wh, "item_vectors", DAY, later)
+    old = wh.partition("item_codes", DAY)
+    codes = wh.read(old)
+    recoded, changed = 17, columns.matrix(codes["codes"].combine_chunks(), "item_codes", "codes").copy()
+    changed[recoded] = (changed[recoded] + 1) % 32
+    with wh.write_partition("item_codes", later) as part:
+        place = codes.column_names.index("codes")
+        part.write_table(codes.set_column(place, "codes", columns.fixed_lists(changed)), "from-000000000000.parquet")
+        part.info |= old.info
+    had = sum(recoded in items for items in table(40, 300)["item_indices"].to_pylist())
+    parts, histories = ModelParts.find(wh, later), UserHistories.find(wh, later)
+    written = export_interests(spark, wh, later, histories, parts)
+    assert 0 < had == written.info["touched_users"] < 40
+    (Path(wh.uri) / "interests" / f"ds={DAY}" / "_current.json").unlink()
+    full = export_interests(spark, wh, later, histories, parts)
+    assert full.info["touched_users"] == 40 and full.info == written.info | {"touched_users": 40}
+    for name in written.files:
+        assert (wh.local_copy(written) / name).read_bytes() == (wh.local_copy(full) / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_length": 9}, {"lineage": "of another log"}, {"buckets": 2}, {"codes": "others"}]
+)
 def test_everybody_is_computed_anew_when_the_day_before_is_no_base(
     spark: SparkSession, tmp_path: Path, change: dict[str, Any]
 ) -> None:

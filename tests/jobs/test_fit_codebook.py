@@ -141,6 +141,19 @@ def test_another_item_space_or_form_starts_a_new_book(wh: Warehouse) -> None:
     assert "another form" in run(wh, NEXT, CodebookConfig(layers=2, size=32, iterations=5)).why
 
 
+def test_the_champion_keeps_its_form_of_book(wh: Warehouse) -> None:
+    run(wh, DAY)
+    write_items(wh, NEXT, OLD, FIRST)
+    other = CodebookConfig(layers=2, size=32, iterations=5)
+    with wh.write_partition("model_choice", NEXT) as part:
+        (part.local / "choice.json").write_text("{}")
+        part.info |= {"chosen": "champion"}
+    assert run(wh, NEXT, other).action == "kept"
+    with_arrivals(wh, NEXT, NEW)
+    assert run(wh, NEXT, other).action == "new generation"
+    assert wh.partition("codebook", NEXT).info["config"] == wh.partition("codebook", DAY).info["config"]
+
+
 def test_bad_input_is_named_and_leaves_everything_as_it_was(wh: Warehouse) -> None:
     write_items(wh, DAY, OLD[:20], FIRST[:20])
     with pytest.raises(WarehouseError, match=r"seen item_index \d+; allowed: below 20"):

@@ -57,6 +57,18 @@ def test_a_changed_section_of_the_profile_makes_a_model_due(warehouse: Warehouse
         why_due(warehouse, newest, DAY, other, "never", "encoder")
 
 
+def test_so_does_a_single_setting_of_another_section(warehouse: Warehouse) -> None:
+    with warehouse.write_partition("recommender", "2020-03-19") as part:
+        (part.local / "config.json").write_text("{}")
+        part.info |= facts_of("2020-03-19", PROFILE, "evaluation.mask_seen")
+    newest = warehouse.partition("recommender", "2020-03-19")
+    masked = replace(PROFILE, evaluation=replace(PROFILE.evaluation, mask_seen=True))
+    why = why_due(warehouse, newest, DAY, masked, None, "evaluation.mask_seen")
+    assert why == "the profile changed evaluation.mask_seen from False to True"
+    other = replace(PROFILE, evaluation=replace(PROFILE.evaluation, bootstrap=7))
+    assert why_due(warehouse, newest, DAY, other, None, "evaluation.mask_seen") == ""
+
+
 @pytest.mark.parametrize(("override", "reason"), [(None, ""), ("auto", ""), ("always", "retrain is always")])
 def test_no_model_is_due_where_the_days_model_was_refused(
     warehouse: Warehouse, override: str | None, reason: str

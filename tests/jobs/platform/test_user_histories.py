@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import shutil
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.platform.user_histories import UserHistories, merged
+from jobs.platform.user_rows import bucket_of
 from jobs.platform.warehouse import Warehouse
 from tests.small_model import BUCKETS, DAY, table, write_histories
 
@@ -71,3 +74,17 @@ def test_a_sample_reads_no_more_buckets_than_it_needs(tmp_path: Path) -> None:
     first = histories.bucket(histories.buckets[0], lists)
     (wh.local_copy(histories.layers[0]) / f"{histories.buckets[-1]}/part-00000.parquet").write_bytes(b"never read")
     assert BUCKETS == 3 and histories.read(lists, first.num_rows).equals(first)
+
+
+@pytest.mark.parametrize("keep_from", [0, 5])
+def test_people_whose_bucket_is_empty_have_no_history(tmp_path: Path, keep_from: int) -> None:
+    wh = Warehouse(str(tmp_path))
+    write_histories(wh, table(1, 300))
+    one = wh.partition("histories", DAY)
+    with wh.write_partition("histories", DAY) as part:
+        shutil.copytree(wh.local_copy(one), part.local, dirs_exist_ok=True)
+        part.info |= one.info | {"keep_from": keep_from}
+    histories = UserHistories.find(wh, DAY)
+    elsewhere = [f"nobody-{n}" for n in range(20) if bucket_of(f"nobody-{n}", BUCKETS) not in histories.buckets]
+    assert elsewhere and histories.users(elsewhere).num_rows == 0
+    assert histories.users(["user-000", *elsewhere], ["item_indices", "timestamps"]).num_rows == 1
