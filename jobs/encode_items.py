@@ -120,7 +120,8 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
             f"{vectors.info['space_version']}, that of item_vectors/ds={ds}; run fit_codebook for this day again"
         )
     kept = wh.latest("item_codes", until=ds, strict=True)
-    if kept is not None and kept.info["book"] != book.info["book"]:
+    # A day that was run again may have fitted another generation under the book's name.
+    if kept is not None and kept.info["tables"] != book.info["tables"][: len(kept.info["tables"])]:
         kept = None
     return Inputs(vectors, book, kept)
 
@@ -174,7 +175,7 @@ def encode_items(
         report = Report(items, coded, counts, seen)
         refuse_collapse(report, gate, releases.before(wh, ds))
         part.rows = items
-        part.info |= {"book": inputs.book.info["book"], "space_version": inputs.vectors.info["space_version"]}
+        part.info |= {name: inputs.book.info[name] for name in ("book", "tables", "space_version")}
         part.info |= {"generations": len(counts), "layers": book.config.layers, **report.facts()}
     return report
 

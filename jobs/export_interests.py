@@ -77,7 +77,7 @@ def export_interests(
     codes = codes_of(wh, parts.codes)
     facts = {
         "model_version": parts.recommender.info["model_version"],
-        "codebook": parts.codes.info["book"],
+        "tables": parts.codes.info["tables"],
         "buckets": histories.info["buckets"],
         **{name: histories.info[name] for name in ("max_length", "max_days", "lineage")},
         "codes": columns.content(codes),
@@ -106,11 +106,14 @@ def export_interests(
 
 def continued(wh: Warehouse, ds: str, facts: Mapping[str, Any], codes: Codes) -> Kept | None:
     """Newest interests before ``ds`` by the same model and settings, if the day's log continues theirs."""
-    before = wh.latest("interests", until=ds, strict=True)
-    if before is None or any(before.info[name] != facts[name] for name in facts.keys() - {"lineage", "codes"}):
+    before, same = wh.latest("interests", until=ds, strict=True), facts.keys() - {"lineage", "codes", "tables"}
+    if before is None or any(before.info[name] != facts[name] for name in same):
         return None
     logs, partition = lineage(accepted_chain(wh, ds)), wh.find("item_codes", before.ds)
     if before.info["lineage"] != logs.get(before.ds) or partition is None:
+        return None
+    tables: list[str] = before.info["tables"]
+    if tables != facts["tables"][: len(tables)]:  # what its codes stood for; a new generation changes none of them
         return None
     old = codes_of(wh, partition)
     if before.info["codes"] != columns.content(old) or len(old) > len(codes):

@@ -194,6 +194,7 @@ def _write(wh: Warehouse, ds: str, book: ResidualCodebook, inputs: Inputs, *, co
         book.save(part.local)
         part.info |= {"book": name, "space_version": inputs.vectors.info["space_version"]}
         part.info |= {"config": _identity(inputs.config), "fits": fits}
+        part.info["tables"] = [columns.content(table) for table in book.table_]  # of each generation
 
 
 def drift_by_day(wh: Warehouse, ds: str) -> dict[str, dict[str, Any]]:

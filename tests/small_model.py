@@ -90,7 +90,7 @@ def write_day(
     generations, codes = book.encode_best(vectors)
     with wh.write_partition("codebook", DAY) as part:
         book.save(part.local)
-        part.info |= {"book": "b1", "space_version": space_version}
+        part.info |= {"book": "b1", "tables": ["t1"], "space_version": space_version}
     with wh.write_partition("item_codes", DAY) as part:
         flat = pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), codes.shape[1])
         index = pa.array(range(n_items), pa.int32())
@@ -98,7 +98,7 @@ def write_day(
         hashes = [f"hash-{i}" for i in range(n_items)]
         columns = {"item_index": index, "item_id": ids, "text_hash": hashes, "generation": pa.array(generations)}
         part.write_table(pa.table(columns | {"codes": flat}), "from-000000000000.parquet")
-        part.info |= {"book": "b1", "space_version": space_version, "generations": 1, "layers": 4}
+        part.info |= {"book": "b1", "tables": ["t1"], "space_version": space_version, "generations": 1, "layers": 4}
         part.info |= {"cosine": 0.95, "zero_line": 0.6, "neighbour_recall": 0.7, "usage": 1.0}
     with wh.write_partition("recommender", DAY) as part:
         recommender(merge).save(part.local)

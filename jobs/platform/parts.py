@@ -15,6 +15,7 @@ _SHARED = (
     ("space_version", ("item_vectors", "item_codes", "codebook", "recommender", "index")),
     ("content", ("item_vectors", "index")),
     ("book", ("codebook", "item_codes")),
+    ("tables", ("codebook", "item_codes")),
     ("model_version", ("recommender", "evaluation", "interests", "index")),
     ("dim", ("item_vectors", "interests")),
 )
@@ -77,7 +78,7 @@ def space_version(encoder: Partition, space: Partition) -> str:
 
 
 def _check_equal(key: str, seen: dict[str, object]) -> None:
-    if len(set(seen.values())) > 1:
+    if len({str(value) for value in seen.values()}) > 1:
         shown = ", ".join(f"{name} {value}" for name, value in seen.items())
         raise MixedParts(f"{key}: seen {shown}; allowed: one and the same; run the day's jobs again from the first")
 

@@ -43,7 +43,7 @@ class ModelParts:
         codebook = wh.latest("codebook", until=ds) or wh.partition("codebook", ds)
         _same("space_version", vectors, recommender, "train_recommender")
         _same("space_version", vectors, codes, "encode_items")
-        _same("book", codebook, codes, "encode_items")
+        _same("tables", codebook, codes, "encode_items")
         return cls(recommender, codebook, codes, vectors)
 
     @property

@@ -169,7 +169,7 @@ def wh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     write_encoder(wh, DAY)
     with wh.write_partition("codebook", DAY) as part:
         small_book().save(part.local)
-        part.info |= {"book": "b1", "space_version": newest_space_version(wh, DAY)}
+        part.info |= {"book": "b1", "tables": ["t1"], "space_version": newest_space_version(wh, DAY)}
     put_model(wh, DAY, trained())
     write_day(wh, DAY)
     assert choose(wh, tmp_path, DAY) == 0 and choice(wh, DAY)["chosen"] == "challenger"

@@ -121,6 +121,22 @@ def test_a_new_generation_changes_no_old_code_and_a_new_book_all(spark: SparkSes
     assert (report.coded, len(report.counts)) == (1200, 1)
 
 
+def test_codes_of_a_generation_that_was_fitted_anew_are_not_kept(spark: SparkSession, wh: Warehouse) -> None:
+    run(spark, wh, DAY)
+    first = FIRST + [NEXT] * 300
+    write_items(wh, NEXT, np.concatenate([OLD, NEW]), first)
+    run(spark, wh, NEXT)
+    stale = wh.partition("item_codes", NEXT).info["tables"]
+    write_items(wh, NEXT, np.concatenate([OLD, -NEW]), first)  # the day is corrected, its codes are not made again
+    inputs = fit_codebook.find_inputs(wh, NEXT, CONFIG)
+    fit_codebook.fit_codebook(wh, NEXT, Profile(name="small", codebook=CONFIG), inputs)
+    book = wh.partition("codebook", NEXT).info["tables"]
+    assert book[:1] == stale[:1] and len(book) == len(stale) == 2 and book[1] != stale[1]
+    write_items(wh, LATER, np.concatenate([OLD, -NEW]), first)
+    write_histories(wh, table(40, 900), LATER)
+    assert run(spark, wh, LATER, GateConfig(max_cosine_loss=1)).coded == 1200
+
+
 def test_few_codes_in_use_stop_the_day(spark: SparkSession, wh: Warehouse) -> None:
     run(spark, wh, DAY)
     before = bytes_of(wh, DAY)
