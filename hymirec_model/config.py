@@ -39,8 +39,8 @@ class EncoderConfig:
     batch_tokens: int = 8192
     """Tokens (padding counted) in one forward pass when embedding the catalogue."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products when texts are embedded. ``auto`` is bfloat16 on CUDA and on CPUs with instructions for
-    it (AVX512-BF16 or AMX), where it takes about half the time, and float32 elsewhere."""
+    """Number format of the matrix products when texts are embedded. ``auto`` is bfloat16 on CUDA and on CPUs with
+    instructions for it (AVX512-BF16 or AMX), where it takes about half the time, and float32 elsewhere."""
 
     def __post_init__(self) -> None:
         _positive(self, "max_tokens", "batch_tokens")

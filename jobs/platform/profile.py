@@ -107,7 +107,7 @@ class GateConfig:
     min_ratio_to_popularity: float = 1.0
     """Smallest recall of the model divided by that of the popularity list, on the same users."""
     max_loss_to_champion: float = 0.03
-    """Largest loss beside the champion on the same users, as a share of its figure; a greater one counts if clear."""
+    """Largest loss beside the champion on the same users, as a share of its figure; a greater, clear one refuses."""
     min_coverage_ratio: float = 0.5
     """Smallest share of the catalogue in somebody's first 50, divided by the champion's (at first: popularity's)."""
     max_interest_cosine: float = 0.995
@@ -149,7 +149,7 @@ class Profile:
     promote: Promote = "auto"
     """``auto`` switches to a release that passes the gate; ``never`` publishes it without; ``dry-run`` only judges."""
     keep_releases: int = 14
-    """Newest releases that are kept; so is every one that is current, its parent, or named by an alias."""
+    """Newest releases that are kept, beside the current one, its parent and those that an alias names."""
     contract: ContractConfig = field(default_factory=ContractConfig)
     histories: HistoriesConfig = field(default_factory=HistoriesConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
