@@ -18,7 +18,7 @@ of CPU time; ``wall_s`` is the median of the clock. ``deduplication`` stands apa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -68,6 +68,9 @@ def main(
     turns: Annotated[int, typer.Option(help="Turns of each contender.")] = 5,
     models: Annotated[list[str], typer.Option("--weights", help="Weights to measure.")] = list(SHARE),  # noqa: B006
     threads: Annotated[list[int], typer.Option(help="Numbers of threads.")] = [1, 2],  # noqa: B006
+    precision: Annotated[
+        list[Precision], typer.Option(help="Number formats; bfloat16 takes long on a CPU without instructions for it.")
+    ] = list(PRECISIONS),  # noqa: B006
     name: Annotated[str, typer.Option(help="Name of the results file.")] = "embed",
 ) -> None:
     """Measure and write benchmarks/results/NAME.json."""
@@ -77,14 +80,14 @@ def main(
     ratio = len(products) / len(distinct)
     results.add({"name": "deduplication", "products": len(products), "texts": len(distinct), "ratio": ratio})
     sample = blocks(distinct, texts)
-    for case in cases(models, threads):
+    for case in cases(models, threads, precision):
         contest(results, case, sample[: max(1, round(SHARE[case.weights] * len(sample)))], turns)
         results.checks = checks(results.rows)
         results.write()
     results.show()
 
 
-def cases(models: list[str], threads: list[int]) -> list[Case]:
+def cases(models: list[str], threads: list[int], precisions: Sequence[Precision] = PRECISIONS) -> list[Case]:
     """All comparisons; MiniLM also with the three layers that the demo uses."""
     depths = {"minilm-l6": (0, 3), "smollm2-135m": (0,)}
     return [
@@ -92,7 +95,7 @@ def cases(models: list[str], threads: list[int]) -> list[Case]:
         for count in threads
         for model in models
         for layers in depths[model]
-        for precision in PRECISIONS
+        for precision in precisions
     ]
 
 
