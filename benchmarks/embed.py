@@ -69,8 +69,8 @@ def main(
     models: Annotated[list[str], typer.Option("--weights", help="Weights to measure.")] = list(SHARE),  # noqa: B006
     threads: Annotated[list[int], typer.Option(help="Numbers of threads.")] = [1, 2],  # noqa: B006
     precision: Annotated[
-        list[Precision], typer.Option(help="Number formats; bfloat16 takes long on a CPU without instructions for it.")
-    ] = list(PRECISIONS),  # noqa: B006
+        Precision | None, typer.Option(help="One number format; bfloat16 is slow on a CPU without instructions for it.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the results file.")] = "embed",
 ) -> None:
     """Measure and write benchmarks/results/NAME.json."""
@@ -80,7 +80,7 @@ def main(
     ratio = len(products) / len(distinct)
     results.add({"name": "deduplication", "products": len(products), "texts": len(distinct), "ratio": ratio})
     sample = blocks(distinct, texts)
-    for case in cases(models, threads, precision):
+    for case in cases(models, threads, (precision,) if precision else PRECISIONS):
         contest(results, case, sample[: max(1, round(SHARE[case.weights] * len(sample)))], turns)
         results.checks = checks(results.rows)
         results.write()
