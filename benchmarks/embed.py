@@ -6,8 +6,8 @@ Usage::
     make bench-embed ARGS="--texts 256 --turns 3 --weights minilm-l6"
 
 Distinct texts of The Complete Journey, BLOCK at a time that stand together in the order of texts, as embed_catalog's
-slices do (SLICE_TEXTS at a time); ``distinct_tokens`` are those left where texts that begin alike share them. Both
-read the same tokens: our closing prompt is empty, and our item token
+slices do; ``distinct_tokens`` are those left where texts that begin alike share them. Both read the same tokens: our
+closing prompt is empty, and our item token
 stands where the peer's last token does (for SmolLM2 the peer's texts get the end-of-text mark). The peer pools the
 last token, so both give the same states, or the run ends; ``difference`` is the largest between them, as a share of
 the largest number. The peer runs at its default batch of 32 and at other sizes; the checks compare with its best. All
