@@ -147,13 +147,15 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     facts = read_footers(wh.filesystem, wh.storage.path("events"), names)
     day_rows = sum(file.rows for file in facts if files[file.name] == ds)
     if not day_rows:
-        raise WarehouseError(f"table events, partition ds={ds}: seen 0 rows; allowed: 1 or more")
+        raise WarehouseError(
+            f"table events, partition ds={ds}: seen 0 rows; allowed: 1 or more; fill the day and run check_inputs again"
+        )
     types = check_columns("events", facts, EVENTS)
     items = wh.items()
     item_facts = read_footers(wh.filesystem, items.arrow_path, sorted(items.files))
     item_types = check_columns("items", item_facts, ITEMS)
     if not sum(file.rows for file in item_facts):
-        raise WarehouseError("table items: seen 0 rows; allowed: 1 or more")
+        raise WarehouseError("table items: seen 0 rows; allowed: 1 or more; fill it and run check_inputs again")
     return Inputs(
         previous=previous,
         usual=usual_days(chain),
@@ -218,7 +220,10 @@ def check_inputs(
             ("items", catalog.info["items"], contract.min_items),
         ):
             if seen < least:
-                raise ContractBreach(f"table {name}: seen {seen:,} good rows; allowed: {least:,} or more")
+                raise ContractBreach(
+                    f"table {name}: seen {seen:,} good rows; allowed: {least:,} or more (contract in the profile); "
+                    "look into the table quarantine for the others, mend the day and run check_inputs again"
+                )
         on_drift(drift)
         stop_on_breach(drift, contract)
     return Report(

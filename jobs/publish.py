@@ -134,7 +134,7 @@ def main(
                 raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
             draft = write_release(wh, ds, settings, parts, parent, verdict, version)
             registry.note_verdict(version, verdict, evaluation, draft)
-            published = switch(wh, settings, draft, version, policy)
+            published = switch(wh, settings, draft, version, policy, refresh)
             run.tags({"hymirec.release": published.release.id})
             run.text(str(published), "report.txt")
             print(published)
@@ -142,7 +142,9 @@ def main(
     tracking.end_refresh(refresh)
 
 
-def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Published:
+def switch(
+    wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str, refresh: str
+) -> Published:
     """Make a release the current one, and its version the champion.
 
     Not that of a day before the current one's (a backfill), and none where ``policy`` is never.
@@ -155,7 +157,7 @@ def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.
         return Published(release, "not CURRENT: promote is never", version, [])
     releases.switch(release)
     registry.promote(release)
-    switches.record(release, kind="publish", who="publish", why=f"refresh of {release.ds}")
+    switches.record(release, kind="publish", who="publish", why=f"refresh of {release.ds}", refresh=refresh)
     retired = retention.retire(wh, profile.keep_releases, registry.named_releases().values())
     return Published(release, "CURRENT", version, retired)
 

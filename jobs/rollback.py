@@ -56,11 +56,12 @@ def main(
     wh = Warehouse(warehouse)
     who = by or getpass.getuser()
     left, release = find(wh, to, reason)
-    with tracking.stage("rollback", ds=release.ds, refresh_id=refresh_id or f"rollback-{release.id}") as run:
+    refresh = refresh_id or f"rollback-{release.id}"
+    with tracking.stage("rollback", ds=release.ds, refresh_id=refresh) as run:
         run.params({"from": left, "to": release.id, "who": who, "why": reason})
-        report = roll_back(release, who, reason)
+        report = roll_back(release, who, reason, refresh)
         run.text(str(report), "report.txt")
-    tracking.end_refresh(refresh_id or f"rollback-{release.id}")
+    tracking.end_refresh(refresh)
     print(report)
 
 
@@ -92,11 +93,11 @@ def find(wh: Warehouse, to: str | None, reason: str) -> tuple[str, Release]:
     return left, Release.open(wh, target, full=True)
 
 
-def roll_back(release: Release, who: str, why: str) -> Report:
+def roll_back(release: Release, who: str, why: str, refresh: str) -> Report:
     """Switch to `release` and record it; cut short at any point, a second call completes it."""
     registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
     restored = model_choice.restore_parts(release.warehouse, release)
-    entry = switches.record(release, kind="rollback", who=who, why=why)
+    entry = switches.record(release, kind="rollback", who=who, why=why, refresh=refresh)
     releases.switch(release)  # last: until then a second call without --to finds the same release
     return Report(release, entry, restored)
 

@@ -58,14 +58,7 @@ EVENTS_FILE: Contract = (
     Column("weight", ("float", "double", "int64", "int32"), required=False),
     Column("seq", ("int32", "int64"), required=False),
 )
-ITEMS_FILE: Contract = (
-    Column("item_id", _IDS),
-    Column("title", ("string",)),
-    Column("description", ("string",), required=False),
-    Column("category", ("string",), required=False),
-    Column("image_vector", ("list<float>",), required=False),
-    Column("updated_at", ("int64", "timestamp"), required=False),
-)
+ITEMS_FILE: Contract = (Column("item_id", _IDS), *ITEMS[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +99,10 @@ def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str])
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 physical = {c.path: c.physical_type for c in (file.schema.column(i) for i in range(len(file.schema)))}
         except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
-            raise WarehouseError(f"{folder}/{name}: seen a file that is not Parquet ({error})") from error
+            raise WarehouseError(
+                f"{folder}/{name}: seen a file that is not Parquet ({error}); allowed: Parquet; write it again or "
+                "take it away"
+            ) from error
         types = {field.name: type_name(field.type) for field in schema}
         nanosecond = frozenset(
             field.name

@@ -47,7 +47,9 @@ def read_deletions(wh: Warehouse) -> Deletions:
         try:
             table = pq.read_table(wh.storage.path(TABLE, name), filesystem=wh.filesystem, partitioning=None)
         except (pa.ArrowException, OSError) as error:
-            raise WarehouseError(f"{TABLE}/{name}: seen a file that is not Parquet ({error})") from error
+            raise WarehouseError(
+                f"{TABLE}/{name}: seen a file that is not Parquet ({error}); allowed: Parquet; write it again"
+            ) from error
         kinds = {field.name: str(field.type) for field in table.schema}
         if kinds.get(KEY) not in ("string", "large_string"):
             seen = f"type {kinds[KEY]}" if KEY in kinds else f"no such column among {', '.join(kinds)}"

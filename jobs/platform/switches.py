@@ -17,7 +17,7 @@ _SWITCHES = f"{FOLDER}/switches"
 Kind = Literal["publish", "rollback"]
 
 
-def record(release: Release, *, kind: Kind, who: str, why: str) -> dict[str, Any]:
+def record(release: Release, *, kind: Kind, who: str, why: str, refresh: str) -> dict[str, Any]:
     """Record a switch to ``release``; a switch that stands on record as the last one is not recorded twice.
 
     Parameters
@@ -26,12 +26,14 @@ def record(release: Release, *, kind: Kind, who: str, why: str) -> dict[str, Any
     kind : {"publish", "rollback"}
     who, why : str
         For people.
+    refresh : str
+        Id of the run that switches.
 
     Returns
     -------
     dict
-        The record: when (UTC), who, why, kind, and release and recommender that were left ("from", None the first
-        time) and switched "to".
+        The record: when (UTC), who, why, kind, refresh, and release and recommender that were left ("from", None the
+        first time) and switched "to".
     """
     earlier = history(release.warehouse)
     last = earlier[-1] if earlier else None
@@ -44,6 +46,7 @@ def record(release: Release, *, kind: Kind, who: str, why: str) -> dict[str, Any
         "who": who,
         "why": why,
         "kind": kind,
+        "refresh": refresh,
         "from": last["to"] if last else None,
         "to": to,
     }

@@ -143,7 +143,10 @@ def read_states(wh: Warehouse, ds: str, encoder: Partition) -> tuple[npt.NDArray
     tables = [wh.read(partition, ["text_hash", "state"]) for partition in encoder_states(wh, encoder, until=ds)]
     hashes = wh.read(wh.partition("catalog", ds), ["text_hash"])["text_hash"]
     if not tables:
-        raise WarehouseError(f"text_vectors: seen none by encoder {encoder.info['version']}; run embed_catalog")
+        raise WarehouseError(
+            f"text_vectors: seen none by encoder {encoder.info['version']}; allowed: a state for every text; run "
+            "embed_catalog"
+        )
     states = pa.concat_tables(tables)
     rows: Any = pa.compute.index_in(hashes, value_set=states["text_hash"].combine_chunks())
     missing = rows.null_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +25,12 @@ def announce(refresh: dict[str, str]) -> dict[str, Any]:
     return dict(events[assets.RELEASE].extra)
 
 
-def current(folder: Path, release: str) -> None:
-    (folder / "releases").mkdir(exist_ok=True)
+def switched(folder: Path, release: str, refresh: str) -> None:
+    """Leave what a switch to a release leaves."""
+    records = folder / "releases" / "switches"
+    records.mkdir(parents=True)
     (folder / "releases" / "CURRENT").write_text(f"{release}\n")
+    (records / f"20171203T060000.000000Z-{release}.json").write_text(json.dumps({"refresh": refresh}))
 
 
 def test_other_dags_name_them_by_name_alone() -> None:
@@ -36,7 +40,7 @@ def test_other_dags_name_them_by_name_alone() -> None:
 
 def test_a_release_is_announced_with_its_id(tmp_path: Path) -> None:
     refresh = {"warehouse": str(tmp_path), "ds": "2017-12-03", "refresh_id": "r", "retrain": "never"}
-    current(tmp_path, "2017-12-03-0123abcd")
+    switched(tmp_path, "2017-12-03-0123abcd", "r")
     assert announce(refresh) == {
         "warehouse": str(tmp_path),
         "ds": "2017-12-03",
@@ -46,14 +50,14 @@ def test_a_release_is_announced_with_its_id(tmp_path: Path) -> None:
 
 
 def test_a_rollback_announces_the_release_it_went_to(tmp_path: Path) -> None:
-    current(tmp_path, "2017-12-03-0123abcd")
+    switched(tmp_path, "2017-12-03-0123abcd", "r")
     said = announce({"warehouse": str(tmp_path), "refresh_id": "r", "reason": "clicks fell"})
     assert (said["ds"], said["release"]) == ("2017-12-03", "2017-12-03-0123abcd")
 
 
-@pytest.mark.parametrize("release", ["2017-12-04-0123abcd", None])
-def test_nobody_is_woken_for_a_release_that_is_not_current(tmp_path: Path, release: str | None) -> None:
+@pytest.mark.parametrize("release", ["2017-12-03-0123abcd", "2017-12-04-0123abcd", None])
+def test_nobody_is_woken_for_a_release_that_another_run_switched_to(tmp_path: Path, release: str | None) -> None:
     if release is not None:
-        current(tmp_path, release)
-    with pytest.raises(AirflowSkipException, match=f"the current release is {release}, not one of 2017-12-03"):
+        switched(tmp_path, release, "another")
+    with pytest.raises(AirflowSkipException, match=f"the current release is {release}; this run did not switch to it"):
         announce({"warehouse": str(tmp_path), "ds": "2017-12-03", "refresh_id": "r"})

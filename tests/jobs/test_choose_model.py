@@ -271,7 +271,7 @@ def test_a_model_that_was_rolled_back_does_not_pass_again(wh: Warehouse, tmp_pat
     write_day(wh, NEXT)
     assert choose(wh, tmp_path, NEXT) == 0 and release(wh, tmp_path, NEXT) == 0
     releases.switch(first)
-    switches.record(first, kind="rollback", who="ada", why="clicks fell")
+    switches.record(first, kind="rollback", who="ada", why="clicks fell", refresh="r")
     assert choose(wh, tmp_path, NEXT) == 0
     assert choice(wh, NEXT)["chosen"] == "champion"
     assert "rolled back on" in str(choice(wh, NEXT)["why"]) and "by ada: clicks fell" in str(choice(wh, NEXT)["why"])
