@@ -40,7 +40,7 @@ from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
 HABITS = [Habits(strength, satiety) for strength in (0.0, 1.0, 2.0, 4.0, 8.0) for satiety in (0.0, 1.0, 4.0)]
-BREADTHS = (0.25, 0.5, 0.75)  # see LightRecommender.set_breadth; at 0 all interests would be one
+BREADTHS = (0.1, 0.25, 0.5)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,8 +220,8 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> float
 
     Habits are those that go with it; returns the recall.
 
-    Where people's tastes are broad (gifts, toys), half of each interest from its own group finds most; where they are
-    narrow (films, groceries), a quarter.
+    Where people's tastes are broad (gifts, toys), half of each interest from its own group finds most, and more finds
+    less; where they are narrow (films), a tenth finds no less than one interest, and a quarter does.
     """
     if model.config.coarse_interests == 1:
         return recall()
