@@ -22,7 +22,6 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -257,17 +256,14 @@ def watch(results: Results, backfills: list[Backfill], days: int, strike: Strike
 def comparison(undisturbed: Path, killed: Path) -> dict[str, Any]:
     """The current releases of two warehouses, and all partitions.
 
-    ``other_bytes`` are files of the release that are not the same in both, ``ds`` its day if that is the same.
-    ``differ`` are partitions that differ in more than ids of releases, the release as one of them.
+    ``release`` is the id if both have the same, which vouches for all bytes; ``differ`` are partitions with other
+    bytes, the release as one of them.
     """
-    releases = [Release.open(str(warehouse), full=True) for warehouse in (undisturbed, killed)]
-    one, other = (release.manifest["files"] for release in releases)
+    ids = {Release.open(str(warehouse), full=True).id for warehouse in (undisturbed, killed)}
     states = seen(undisturbed), seen(killed)
     return {
         "name": "comparison",
-        "ds": releases[0].ds if releases[0].ds == releases[1].ds else None,
-        "files": len(one),
-        "other_bytes": sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)),
+        "release": ids.pop() if len(ids) == 1 else None,
         "partitions": len(states[0]),
         "differ": differences(*states),
     }
@@ -292,23 +288,17 @@ def checks(rows: list[dict[str, Any]], days: list[str]) -> list[Check]:
         early = sum(later[0] < before[1] for before, later in pairwise(times))
         made.append(Check(f"{name}: days begun before the end of the day before", early, 0, early == 0))
     kill, compared = (next(row for row in rows if row["name"] == name) for name in ("kill", "comparison"))
-    struck = [row for row in rows if (row["name"], row["ds"]) == (KILLED, kill["ds"])]
+    struck = [row for row in rows if row["name"] == KILLED and row["ds"] == kill["ds"]]
     tries = sum(row["again"].get(kill["task"], 1) for row in struck)
     succeeded = all(row["state"] == "success" for row in struck)
     made.append(Check("tries of the task that was killed", tries, 2, tries == 2 and succeeded))
     again = [(row in struck and task == kill["task"]) for row in rows for task in row.get("again", ())]
     others = again.count(False)
     made.append(Check("other tasks that were tried again", others, 0, others == 0))
-    return [*made, *_same(compared, days[-1])]
-
-
-def _same(compared: dict[str, Any], last: str) -> Iterable[Check]:
-    of_last = compared["ds"] == last
-    bytes_differ, differ = len(compared["other_bytes"]), len(compared["differ"])
-    release_differs = int("release" in compared["differ"])
-    yield Check("files of the last release with other bytes", bytes_differ, 0, of_last and bytes_differ == 0)
-    yield Check("last release other in more than ids", release_differs, 0, of_last and release_differs == 0)
-    yield Check("partitions other in more than ids of releases", differ - release_differs, 0, differ == release_differs)
+    differ, same = compared["differ"], (compared["release"] or "").startswith(days[-1])
+    made.append(Check("the same release of the last day, byte for byte", int(same), 1, same))
+    made.append(Check("partitions with other bytes", len(differ), 0, not differ))
+    return made
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -46,9 +45,6 @@ CHAIN = (
     "build_index",
     "publish",
 )
-_OF_A_RUN = ("id", "mlflow", "git_commit", "files")  # of a manifest: differ between equal runs, or are read themselves
-_RELEASE = re.compile(r"\b(\d{4}-\d{2}-\d{2})-[0-9a-f]{8}\b")
-"""Id of a release, which vouches for the run's own ids too: where a later day names it, its day counts."""
 _MARK = "HYMIREC_FAULT"
 _END_SECONDS = 40  # in which everything that a killed process started has to be gone
 _LIMIT = 600  # seconds after which a job counts as hanging
@@ -206,8 +202,8 @@ def write_log(folder: Path, users: int = 40, items: int = 150, days: int = 30, s
 def seen(warehouse: Path) -> dict[str, Any]:
     """What readers of a warehouse see, by partition, as digests and facts that two equal runs share.
 
-    Input tables by their rows, because Spark names their files at random. Of our tables the committed attempt, and of
-    the current release everything but _OF_A_RUN, byte for byte but for ids of releases.
+    Input tables by their rows, because Spark names their files at random. Of our tables the committed attempt and the
+    current release, byte for byte.
     """
     found: dict[str, Any] = {}
     for path in sorted(warehouse.glob("events/ds=*")) + sorted(warehouse.glob("items")):
@@ -216,15 +212,14 @@ def seen(warehouse: Path) -> dict[str, Any]:
             rows = [str(row) for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
             found[str(path.relative_to(warehouse))] = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
     for pointer in sorted(warehouse.glob("*/ds=*/_current.json")):
-        about = json.loads(_RELEASE.sub(r"\1", pointer.read_text()))
+        about = json.loads(pointer.read_text())
         digests = {name: _sha256(pointer.parent / about["folder"] / name) for name in about["files"]}
         found[str(pointer.parent.relative_to(warehouse))] = (digests, about["rows"], about["info"])
     current = warehouse / "releases" / "CURRENT"
     if current.is_file():
         release = current.parent / current.read_text().strip()
-        manifest = json.loads(_RELEASE.sub(r"\1", (release / "manifest.json").read_text()))
-        digests = {name: _sha256(release / name) for name in manifest["files"]}
-        found["release"] = (digests, {key: value for key, value in manifest.items() if key not in _OF_A_RUN})
+        files = sorted(path for path in release.rglob("*") if path.is_file())
+        found["release"] = {str(path.relative_to(release)): _sha256(path) for path in files}
     return found
 
 
@@ -254,7 +249,4 @@ def end_session(process: Process) -> None:
 
 
 def _sha256(path: Path) -> str:
-    content = path.read_bytes()
-    if path.suffix == ".json":
-        content = _RELEASE.sub(r"\1", content.decode()).encode()
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

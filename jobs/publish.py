@@ -100,7 +100,7 @@ def main(
         print(verdict)
         stays = f"CURRENT stays {releases.current_id(wh) or 'empty'}"
 
-        def tell(state: str, release: Release | None) -> None:
+        def tell(state: str, release: Release | None = None, version: str | None = None) -> None:
             """Tell people: by the report in the warehouse, and by MLflow's run of the refresh."""
             contents = report.collect(
                 wh,
@@ -112,6 +112,7 @@ def main(
                 choice=parts["model_choice"].info,
                 release=release,
                 parent=parent,
+                version=version,
             )
             html = report.render(contents)
             run.refresh.text(html, "report.html")
@@ -124,13 +125,13 @@ def main(
 
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})
-            tell(state=f"dry run: nothing published, {stays}", release=None)
+            tell(state=f"dry run: nothing published, {stays}")
             print(f"dry run: nothing published, {stays}")
         else:
             version = registry.find_or_register(run, {n: wh.local_copy(parts[n]) for n in MODEL_PARTS}, ds)
             if not verdict.passed:
                 registry.note_verdict(version, verdict, evaluation)
-                tell(state=f"nothing published, {stays}", release=None)
+                tell(state=f"nothing published, {stays}")
                 raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
             draft = write_release(wh, ds, settings, parts, parent, verdict, version)
             registry.note_verdict(version, verdict, evaluation, draft)
@@ -138,7 +139,7 @@ def main(
             run.tags({"hymirec.release": published.release.id})
             run.text(str(published), "report.txt")
             print(published)
-            tell(state=published.state, release=published.release)
+            tell(published.state, published.release, version.number)
     tracking.end_refresh(refresh)
 
 
@@ -202,7 +203,7 @@ def write_release(
             "model_parts": {name: {"ds": parts[name].ds, "info": parts[name].info} for name in MODEL_PARTS},
             "profile": dataclasses.asdict(profile),
             "git_commit": git_commit(),
-            "mlflow": {"model": registry.MODEL, "version": version.number, "run_id": version.run_id},
+            "mlflow": {"model": registry.MODEL, "fingerprint": version.fingerprint},
         }
         return draft.seal(ds, parent.id if parent else None, facts)
 

@@ -27,18 +27,20 @@ class Report:
     """What rollback did."""
 
     release: Release
+    version: str
+    """Number of its model."""
     record: dict[str, Any]
     """See :func:`jobs.platform.switches.record`."""
     restored: list[str]
     """Partitions of models that are those of the release again."""
 
     def __str__(self) -> str:
-        record, version = self.record, self.release.manifest["mlflow"]["version"]
+        record = self.record
         left = f" instead of {record['from']['release']}" if record["from"] else ""
         parts = f"\nmodels put back in force: {', '.join(self.restored)}" if self.restored else ""
         return (
             f"CURRENT: {self.release.id}{left}, by {record['who']}: {record['why']}\n"
-            f"{registry.MODEL}: champion is version {version}{parts}"
+            f"{registry.MODEL}: champion is version {self.version}{parts}"
         )
 
 
@@ -95,11 +97,11 @@ def find(wh: Warehouse, to: str | None, reason: str) -> tuple[str, Release]:
 
 def roll_back(release: Release, who: str, why: str, refresh: str) -> Report:
     """Switch to `release` and record it; cut short at any point, a second call completes it."""
-    registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
+    version = registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
     restored = model_choice.restore_parts(release.warehouse, release)
     entry = switches.record(release, kind="rollback", who=who, why=why, refresh=refresh)
     releases.switch(release)  # last: until then a second call without --to finds the same release
-    return Report(release, entry, restored)
+    return Report(release, version, entry, restored)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,8 @@ class Version:
     """A registered version of the model."""
 
     number: str
-    run_id: str
-    """Run that registered it and holds its files."""
-    new: bool
-    """Whether this call registered it."""
+    fingerprint: str
+    """Of its files, see :func:`fingerprint`; unlike the number, the same in every MLflow."""
 
 
 def fingerprint(parts: Mapping[str, Path]) -> str:
@@ -64,10 +62,9 @@ def find_or_register(run: StageRun, parts: Mapping[str, Path], ds: str) -> Versi
 
     client = tracking.client_()
     mark = fingerprint(parts)
-    found = client.search_model_versions(f"name = '{MODEL}' and tags.`{_FINGERPRINT_TAG}` = '{mark}'")
-    if found:
-        oldest = min(found, key=lambda version: int(version.version))
-        return Version(str(oldest.version), str(oldest.run_id), new=False)
+    number = _number(mark)
+    if number is not None:
+        return Version(number, mark)
     with suppress(MlflowException):  # it exists
         client.create_registered_model(MODEL, description="HyMiRec: encoder, recommender and codebook of a release")
     for part, folder in parts.items():
@@ -76,7 +73,7 @@ def find_or_register(run: StageRun, parts: Mapping[str, Path], ds: str) -> Versi
     source = f"{client.get_run(run.run_id).info.artifact_uri}/{_BUNDLE}"
     tags = {_FINGERPRINT_TAG: mark, "hymirec.ds": ds}
     made = client.create_model_version(MODEL, source, run.run_id, tags=tags)
-    return Version(str(made.version), run.run_id, new=True)
+    return Version(str(made.version), mark)
 
 
 def challenge(version: Version, verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
@@ -112,8 +109,8 @@ def description(verdict: Verdict, evaluation: Mapping[str, Any], release: Releas
     return "\n\n".join((where, figures, gate))
 
 
-def promote(release: Release) -> None:
-    """Point ``champion`` at a release's version, and ``previous`` at the champion before it.
+def promote(release: Release) -> str:
+    """Point ``champion`` at a release's version, and ``previous`` at the champion before it; returns its number.
 
     A challenger that became the champion is a challenger no more.
 
@@ -122,24 +119,22 @@ def promote(release: Release) -> None:
     TrackingError
         If the registry does not have the version.
     """
-    from mlflow.exceptions import MlflowException
-
-    client = tracking.client_()
-    number = str(release.manifest["mlflow"]["version"])
-    champion, challenger = _alias(CHAMPION), _alias(CHALLENGER)
-    try:
-        client.set_model_version_tag(MODEL, number, _RELEASE_TAG, release.id)
-        if champion != number:
-            client.set_registered_model_alias(MODEL, CHAMPION, number)
-            if champion is not None:
-                client.set_registered_model_alias(MODEL, PREVIOUS, champion)
-        if challenger == number:
-            client.delete_registered_model_alias(MODEL, CHALLENGER)
-    except MlflowException as error:
+    client, mark = tracking.client_(), release.manifest["mlflow"]["fingerprint"]
+    number = _number(mark)
+    if number is None:
         raise TrackingError(
-            f"MLflow at {tracking.tracking_uri()}: seen no version {number} of {MODEL}, which release {release.id} "
-            f"names ({str(error)[:120]}); allowed: the MLflow that it was published with; set MLFLOW_TRACKING_URI"
-        ) from error
+            f"MLflow at {tracking.tracking_uri()}: seen no version of {MODEL} with the fingerprint {mark}, which "
+            f"release {release.id} names; allowed: the MLflow that it was published with; set MLFLOW_TRACKING_URI"
+        )
+    champion, challenger = _alias(CHAMPION), _alias(CHALLENGER)
+    client.set_model_version_tag(MODEL, number, _RELEASE_TAG, release.id)
+    if champion != number:
+        client.set_registered_model_alias(MODEL, CHAMPION, number)
+        if champion is not None:
+            client.set_registered_model_alias(MODEL, PREVIOUS, champion)
+    if challenger == number:
+        client.delete_registered_model_alias(MODEL, CHALLENGER)
+    return number
 
 
 def named_releases() -> dict[str, str]:
@@ -153,6 +148,12 @@ def named_releases() -> dict[str, str]:
             if release:
                 found[alias] = str(release)
     return found
+
+
+def _number(mark: str) -> str | None:
+    """Number of the oldest version with this fingerprint."""
+    found = tracking.client_().search_model_versions(f"name = '{MODEL}' and tags.`{_FINGERPRINT_TAG}` = '{mark}'")
+    return min((str(version.version) for version in found), key=int, default=None)
 
 
 def _alias(name: str) -> str | None:

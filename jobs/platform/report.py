@@ -38,6 +38,8 @@ class Contents:
         Facts of model_choice/ds.
     release, parent : Release or None
         What was made of the day, None after a refusal; and the release before.
+    version : str or None
+        Number of the release's model in MLflow.
     people : list of Explained
     no_people : str
         Why there are none; empty if there are some.
@@ -52,6 +54,7 @@ class Contents:
     choice: Mapping[str, Any]
     release: Release | None
     parent: Release | None
+    version: str | None
     people: list[explain.Explained]
     no_people: str
     tasks: list[tuple[str, float]]
@@ -68,6 +71,7 @@ def collect(
     choice: Mapping[str, Any],
     release: Release | None,
     parent: Release | None,
+    version: str | None,
 ) -> Contents:
     """Gather what the caller does not know: people of the release, and the time of the refresh's tasks so far."""
     people: list[explain.Explained] = []
@@ -79,7 +83,7 @@ def collect(
         except JobError as error:  # the histories are gone, or others: no reason to keep a release back
             no_people = str(error)
     tasks = tasks_so_far(refresh_id)
-    return Contents(ds, state, verdict, evaluation, choice, release, parent, people, no_people, tasks)
+    return Contents(ds, state, verdict, evaluation, choice, release, parent, version, people, no_people, tasks)
 
 
 def write(wh: Warehouse, html: str, ds: str) -> str:

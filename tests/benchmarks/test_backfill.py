@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -13,12 +12,11 @@ import pytest
 
 from benchmarks.backfill import KILLED, UNDISTURBED, VICTIMS, WHEN_DUE, Strike, checks, day_figures, victim
 from benchmarks.backfill_plot import BETWEEN, GROUPS, cost_a_day, seconds_by_group
-from benchmarks.fault_day import differences, seen
 from dags.refresh_jobs import JOBS
 
 DAYS = ["2017-12-01", "2017-12-02", "2017-12-03"]
 KILL = {"name": "kill", "ds": DAYS[1], "task": "evaluate", "processes": 1}
-SAME: dict[str, Any] = {"name": "comparison", "ds": DAYS[-1], "other_bytes": [], "differ": []}
+SAME: dict[str, Any] = {"name": "comparison", "release": f"{DAYS[-1]}-01234567", "differ": []}
 
 
 def task(name: str, start: str, seconds: float | None, tries: int = 1) -> dict[str, Any]:
@@ -88,25 +86,10 @@ def test_checks_hold_only_where_all_went_well() -> None:
 
 def test_checks_tell_what_is_other_at_the_end() -> None:
     good = [*backfills({"evaluate": 2}), KILL]
-    release = ["files of the last release with other bytes", "last release other in more than ids"]
-    partitions = "partitions other in more than ids of releases"
-    assert failed(*good, SAME | {"ds": DAYS[0]}) == release
-    assert failed(*good, SAME | {"other_bytes": ["a"]}) == release[:1]
-    assert failed(*good, SAME | {"differ": ["release"]}) == release[1:]
+    release, partitions = "the same release of the last day, byte for byte", "partitions with other bytes"
+    assert failed(*good, SAME | {"release": f"{DAYS[0]}-01234567"}) == [release]
+    assert failed(*good, SAME | {"release": None, "differ": ["release"]}) == [release, partitions]
     assert failed(*good, SAME | {"differ": ["index/ds=2017-12-01"]}) == [partitions]
-
-
-def test_releases_are_the_same_but_for_ids(tmp_path: Path) -> None:
-    for name, before, score in (("a", "01234567", 1), ("b", "89abcdef", 1), ("c", "01234567", 2)):
-        release = f"2017-12-03-{before}"
-        folder = tmp_path / name / "releases" / release
-        folder.mkdir(parents=True)
-        (folder.parent / "CURRENT").write_text(release)
-        (folder / "evaluation.json").write_text(json.dumps({"champion": f"2017-12-02-{before}", "score": score}))
-        manifest = {"id": release, "parent": f"2017-12-02-{before}", "files": {"evaluation.json": {"sha256": name}}}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-    one, same, other = (seen(tmp_path / name) for name in "abc")
-    assert differences(one, same) == [] and differences(one, other) == ["release"]
 
 
 def test_a_job_is_killed_with_what_it_started_once_it_writes(tmp_path: Path) -> None:

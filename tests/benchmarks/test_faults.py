@@ -8,7 +8,9 @@ from benchmarks.fault_day import differences, seen
 from benchmarks.fault_kinds import Outcome
 from benchmarks.faults import checks
 from benchmarks.report import Results
+from jobs.platform import releases
 from jobs.platform.warehouse import Warehouse
+from tests import tiny_release
 
 DS = "2024-03-03"
 
@@ -32,6 +34,14 @@ def test_equal_bytes_are_equal_and_others_are_not(tmp_path: Path) -> None:
     write(wh, "2", fact="x")
     assert differences(seen(tmp_path), after) == [f"histories/ds={DS}"]
     assert differences({}, after) == [f"histories/ds={DS}"], "what was lost is a difference"
+
+
+def test_releases_are_compared_to_the_byte(tmp_path: Path) -> None:
+    made = [tiny_release.make(Warehouse(str(tmp_path / name)), DS, name[:1]) for name in ("a1", "a2", "b1")]
+    for release in made:
+        releases.switch(release)
+    one, same, other = (seen(tmp_path / name) for name in ("a1", "a2", "b1"))
+    assert differences(one, same) == [] and differences(one, other) == ["release"]
 
 
 def test_what_went_wrong_is_not_survived() -> None:

@@ -85,7 +85,7 @@ def test_the_same_models_are_refused_and_the_champion_serves_the_day(story: Roll
     assert last.id == story.last and last.ds == DAYS[1] and last.manifest["model"]["chosen"] == "champion"
     client = MlflowClient(tracking_uri=services.mlflow_url)
     champion, challenger = (client.get_model_version_by_alias("hymirec", name) for name in ("champion", "challenger"))
-    assert champion.version == last.manifest["mlflow"]["version"]
+    assert champion.tags["hymirec.fingerprint"] == last.manifest["mlflow"]["fingerprint"]
     assert challenger.tags["hymirec.gate"].startswith("refused: times rolled back")
 
 

@@ -87,13 +87,29 @@ def test_rerun_gives_the_same_id_and_registers_nothing(wh: Warehouse, tmp_path: 
     assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
 
 
+def test_a_release_is_the_same_whatever_mlflow_tracks_it(
+    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert publish(wh, tmp_path) == 0
+    first = releases.current_id(wh)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    client = MlflowClient()
+    client.create_registered_model("hymirec")
+    client.create_model_version("hymirec", str(tmp_path))  # so that the same model is version 2 here
+    assert publish(wh, tmp_path) == 0
+    assert releases.current_id(wh) == first and alias("champion") == "2"
+
+
 def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: Path) -> None:
     assert publish(wh, tmp_path) == 0
     assert (alias("champion"), alias("previous")) == ("1", None)
     release = Release.open(wh)
     version = MlflowClient().get_model_version("hymirec", "1")
     assert version.tags["hymirec.release"] == release.id
-    assert release.manifest["mlflow"] == {"model": "hymirec", "version": "1", "run_id": version.run_id}
+    assert release.manifest["mlflow"] == {
+        "model": "hymirec",
+        "fingerprint": version.tags["hymirec.fingerprint"],
+    }
     got = Path(download_artifacts("models:/hymirec@champion"))
     assert Model.load(str(got)).signature.inputs.input_names() == ["events"]
     for name in release.files("encoder") + release.files("recommender") + release.files("codebook"):
@@ -129,7 +145,8 @@ def test_promote_decides_what_becomes_of_a_release_that_passes(
     if policy == "dry-run":
         assert written == [] and len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
     else:
-        assert Release.open(wh, written[0], full=True).manifest["mlflow"]["version"] == "2"
+        named = Release.open(wh, written[0], full=True).manifest["mlflow"]["fingerprint"]
+        assert MlflowClient().get_model_version("hymirec", "2").tags["hymirec.fingerprint"] == named
     assert publish(wh, tmp_path, NEXT) == 0, "the same day is published when promote is auto again"
     assert releases.current_id(wh) != before and alias("champion") == "2"
 

@@ -70,6 +70,7 @@ def contents(release: Release) -> report.Contents:
         choice=release.manifest["model"],
         release=release,
         parent=None,
+        version="1",
     )
 
 
