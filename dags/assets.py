@@ -29,19 +29,24 @@ def tell(context: Mapping[str, Any], outlets: Iterable[Any], refresh: Mapping[st
 @task(
     outlets=[RELEASE],
     doc_md="**Does:** an event of the asset `hymirec_release`, for DAGs that are scheduled on it; skipped where the "
-    "run made no release the current one.\n\n**When it fails:** the warehouse cannot be read; clear the task.",
+    "day's release is not the current one, or was not to become it (`promote`).\n\n**When it fails:** the warehouse "
+    "cannot be read; clear the task.",
 )
 def announce_release(**context: Any) -> None:
-    """Tell which release is current; skipped where another run made it so: nobody is woken for nothing."""
-    from jobs.platform import releases, switches
+    """Tell which release is current; skipped where this run cannot have made it so, and nobody is woken for nothing."""
+    from jobs.platform import releases
+    from jobs.platform.profile import load_profile
     from jobs.platform.resolver import released_day
     from jobs.platform.warehouse import Warehouse
 
     refresh = context["ti"].xcom_pull(task_ids="resolve")
     warehouse = Warehouse(refresh["warehouse"])
-    current = releases.current_id(warehouse)
-    switched = [entry["refresh"] for entry in switches.history(warehouse)[-1:]]
-    # A rollback that was cut short after its record is completed by another run: it says so again.
-    if "ds" in refresh and switched != [refresh["refresh_id"]]:
-        raise AirflowSkipException(f"the current release is {current}; this run did not switch to it")
-    tell(context, [RELEASE], {**refresh, "ds": released_day(warehouse)}, release=str(current))
+    current, day = releases.current_id(warehouse), released_day(warehouse)
+    wanted = refresh.get("ds", day)  # a rollback names no day
+    if current is None or day != wanted:
+        raise AirflowSkipException(f"the current release is {current}, not one of {wanted}")
+    if "ds" in refresh and (promote := refresh["promote"] or load_profile(refresh["profile"]).promote) != "auto":
+        raise AirflowSkipException(
+            f"the current release is {current}; promote is {promote}, so this run did not switch"
+        )
+    tell(context, [RELEASE], {**refresh, "ds": day}, release=current)

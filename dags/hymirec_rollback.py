@@ -58,8 +58,10 @@ with DAG(
     @task(multiple_outputs=False, doc_md="**Does:** turns what the form says into the job's options.")
     def resolve(params: Any = None, dag_run: Any = None, run_id: str | None = None) -> dict[str, str | None]:
         """Turn the run's parameters into the job's options; who is the one that triggered it."""
+        from jobs.platform.resolver import absolute_warehouse
+
         return {
-            "warehouse": params["warehouse"],
+            "warehouse": absolute_warehouse(params["warehouse"]),
             "to": params["to"],
             "reason": params["reason"],
             "by": dag_run.triggering_user_name or "Airflow",

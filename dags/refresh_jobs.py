@@ -164,7 +164,7 @@ _AROUND = {
     "resolve": "waits until no other run is at work; then: which day, which warehouse, which profile",
     "champion_serves": "after a refusal the tasks of the group champion compute the day with the champion's model; "
     "else they are skipped",
-    "announce_release": "tells other DAGs, if the day's release is the current one; else it is skipped",
+    "announce_release": "tells other DAGs, if the day's release became the current one; else it is skipped",
 }
 """What the tasks do that are no jobs."""
 

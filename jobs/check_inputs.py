@@ -25,7 +25,7 @@ from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.input_drift import Drift, compare_catalog, compare_days, stop_on_breach, usual_days
 from jobs.platform.input_statistics import Statistics, event_statistics
 from jobs.platform.item_images import IMAGE, image_length, judge_images, with_image_faults
-from jobs.platform.lineage import accepted_chain, check_numbering, content_of
+from jobs.platform.lineage import accepted_chain, check_days, check_numbering, content_of
 from jobs.platform.names import Drift as DriftWord
 from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig, load_profile
@@ -133,7 +133,7 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     MissingPartition
         If the day, or the catalogue, has no files.
     WarehouseError
-        If the day has no rows.
+        If the day has no rows, or an earlier one was brought in too late.
     SchemaError
         If a column is missing or has a wrong type.
     """
@@ -144,6 +144,8 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     days = {name: ds_of(name.partition("/")[0]) for name in wh.storage.files("events") if name.endswith(".parquet")}
     files = {name: day for name, day in days.items() if day is not None and day <= ds}
     names = sorted(name for name, day in files.items() if previous is None or day > previous.ds)
+    if previous is not None:
+        check_days(chain, {day for day in files.values() if day <= previous.ds})
     facts = read_footers(wh.filesystem, wh.storage.path("events"), names)
     day_rows = sum(file.rows for file in facts if files[file.name] == ds)
     if not day_rows:
@@ -292,8 +294,7 @@ def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame,
     out.rows = counts["rows"]
     out.info |= {
         "events": counts["rows"],
-        "days": len(inputs.days),
-        "first_day": inputs.days[0],
+        "days": inputs.days,
         "previous": inputs.previous.ds if inputs.previous else None,
         "content": counts["content"],
     }

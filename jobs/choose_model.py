@@ -75,8 +75,10 @@ def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: 
     same = champion is not None and evaluation["champion"]["same_model"]
     earlier = wh.find(model_choice.TABLE, ds)
     refusal = earlier.info["refused"] if earlier is not None else None
-    if champion is not None and earlier is not None and refusal and (same or refusal["versions"] == versions):
-        # Cleared and run again: the refusal stands. If it was cut short, the parts are not all back yet.
+    cut_short = refusal and refusal["versions"] == versions != model_choice.versions_in_force(wh, ds)
+    if champion is not None and earlier is not None and refusal and (same or cut_short):
+        # Cleared and run again: the refusal stands. Where the refused model is in force again, as after a switch to
+        # its release, it is judged anew.
         model_choice.restore_parts(wh, champion, ds)
         return Report("champion", earlier.info["why"], None)
 
@@ -90,7 +92,7 @@ def choose(wh: Warehouse, ds: str, gate: GateConfig, partition: Partition, run: 
         parts = {name: wh.local_copy(part) for name, part in model_parts(wh, ds).items()}
         version = registry.find_or_register(run, parts, ds)
         registry.challenge(version, verdict, evaluation)
-        refused = {"versions": versions, "mlflow_version": version.number, "reasons": verdict.reasons}
+        refused = {"versions": versions, "fingerprint": version.fingerprint, "reasons": verdict.reasons}
     if not verdict.passed and (champion is None or same):
         run.refresh.tags({headline.GATE_TAG: "refused", "hymirec.state": "nothing published"})
         raise GateRefused(f"gate: {verdict.reasons}; {_no_way_back(champion)}")

@@ -44,7 +44,7 @@ def read_ids(file: Path) -> list[str]:
         If it is no text file.
     """
     try:
-        return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise JobError(f"--file {file}: seen {error}; allowed: a text file in UTF-8, one user id a line") from error
 

@@ -97,6 +97,10 @@ def main(
         run.figure(plots.recall_by_history(evaluation["by_history"]), "recall_by_history.png")
         run.figure(plots.coverage_by_popularity(evaluation["by_popularity"]), "coverage_by_popularity.png")
         headline.evaluated(run.refresh, evaluation)
+    if (evaluation["champion"] or {}).get("trained_on_held_out"):
+        print(
+            f"champion: not compared, it was trained on days from {evaluation['cut'][:10]} on, which are held out now"
+        )
     print(f"{text}\n{sentence(evaluation)}")
 
 
@@ -125,7 +129,8 @@ def evaluate(
     calibration = parts.calibration_vectors(wh)
     made = {MODEL: rank_by_interests(model, interests, task.past, vectors, calibration, config.seed)}
     champion = Champion.of(wh, ds, parts)
-    if champion is not None and not champion.same_model:
+    rivals = champion is not None and not champion.same_model and champion.cut <= cut.date().isoformat()
+    if champion is not None and rivals:
         made[CHAMPION] = champion_lists(wh, champion, task, parts.vectors, config, device)
     for name, kind in BASELINES.items():
         rank_all = partial(rank, kind().fit(task.everyone, n_items, task.cut), task.past, LIST, seed=config.seed)
@@ -147,9 +152,10 @@ def evaluate(
         else {
             "release": champion.release.id,
             "same_model": champion.same_model,
-            "cohorts": []
-            if champion.same_model
-            else card.compare(MODEL, CHAMPION, config.sparse_events, config.bootstrap, config.seed),
+            "trained_on_held_out": champion.cut > cut.date().isoformat(),
+            "cohorts": card.compare(MODEL, CHAMPION, config.sparse_events, config.bootstrap, config.seed)
+            if rivals
+            else [],
         },
         "rows": card.rows(config.bootstrap, config.seed),
         "leads": card.leads(MODEL, config.bootstrap, config.seed),

@@ -118,7 +118,11 @@ def continued(wh: Warehouse, ds: str, facts: Mapping[str, Any], codes: Codes) ->
     old = codes_of(wh, partition)
     if before.info["codes"] != columns.content(old) or len(old) > len(codes):
         return None
-    return Kept(before, np.flatnonzero((old != codes[: len(old)]).any(1)))
+    try:
+        layers = UserHistories.find(wh, before.ds).layers
+    except WarehouseError:  # removed, or an older day that they are built on was run again
+        return None
+    return Kept(before, layers, np.flatnonzero((old != codes[: len(old)]).any(1)))
 
 
 def codes_of(wh: Warehouse, codes: Partition) -> Codes:

@@ -48,6 +48,9 @@ from jobs.platform.release_draft import Draft, new_draft
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Partition, Warehouse
 
+CURRENT = "CURRENT"
+"""State of a release that is served."""
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -134,8 +137,9 @@ def main(
                 tell(state=f"nothing published, {stays}")
                 raise GateRefused(f"gate: {verdict.reasons}; nothing published, {stays}")
             draft = write_release(wh, ds, settings, parts, parent, verdict, version)
-            registry.note_verdict(version, verdict, evaluation, draft)
-            published = switch(wh, settings, draft, version, policy, refresh)
+            published = switch(wh, settings, draft, version, policy)
+            current = published.state == CURRENT
+            registry.note_verdict(version, verdict, evaluation, draft, current=current)
             run.tags({"hymirec.release": published.release.id})
             run.text(str(published), "report.txt")
             print(published)
@@ -143,9 +147,7 @@ def main(
     tracking.end_refresh(refresh)
 
 
-def switch(
-    wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str, refresh: str
-) -> Published:
+def switch(wh: Warehouse, profile: Profile, release: Release, version: registry.Version, policy: str) -> Published:
     """Make a release the current one, and its version the champion.
 
     Not that of a day before the current one's (a backfill), and none where ``policy`` is never.
@@ -156,11 +158,11 @@ def switch(
         return Published(release, "not CURRENT: a newer day is published already", version, [])
     if policy == "never":
         return Published(release, "not CURRENT: promote is never", version, [])
+    registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
+    switches.record(release, left=current, kind="publish", who="publish", why=f"refresh of {release.ds}")
     releases.switch(release)
-    registry.promote(release)
-    switches.record(release, kind="publish", who="publish", why=f"refresh of {release.ds}", refresh=refresh)
     retired = retention.retire(wh, profile.keep_releases, registry.named_releases().values())
-    return Published(release, "CURRENT", version, retired)
+    return Published(release, CURRENT, version, retired)
 
 
 def write_release(

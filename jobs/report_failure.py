@@ -12,6 +12,7 @@ import typer
 
 from jobs.platform import cli, releases, report, tracking
 from jobs.platform.errors import TrackingError
+from jobs.platform.resolver import released_day
 from jobs.platform.warehouse import Warehouse
 
 _REFUSED = "publish: error: gate: "
@@ -31,6 +32,8 @@ def main(
         return
     wh = Warehouse(warehouse)
     state = f"Nothing was published; CURRENT stays {releases.current_id(wh) or 'empty'}"
+    if released_day(wh) == ds:  # by an earlier run, or publish failed once it had switched
+        state = f"CURRENT is {releases.current_id(wh)}, a release of this very day"
     try:
         tasks = report.tasks_so_far(refresh_id)
     except TrackingError as missing:  # it may be what the task failed of: the page comes first

@@ -61,7 +61,7 @@ def main(
     refresh = refresh_id or f"rollback-{release.id}"
     with tracking.stage("rollback", ds=release.ds, refresh_id=refresh) as run:
         run.params({"from": left, "to": release.id, "who": who, "why": reason})
-        report = roll_back(release, who, reason, refresh)
+        report = roll_back(release, left, who, reason)
         run.text(str(report), "report.txt")
     tracking.end_refresh(refresh)
     print(report)
@@ -95,11 +95,11 @@ def find(wh: Warehouse, to: str | None, reason: str) -> tuple[str, Release]:
     return left, Release.open(wh, target, full=True)
 
 
-def roll_back(release: Release, who: str, why: str, refresh: str) -> Report:
+def roll_back(release: Release, left: str, who: str, why: str) -> Report:
     """Switch to `release` and record it; cut short at any point, a second call completes it."""
     version = registry.promote(release)  # first: it needs MLflow, and CURRENT must not move without it
     restored = model_choice.restore_parts(release.warehouse, release)
-    entry = switches.record(release, kind="rollback", who=who, why=why, refresh=refresh)
+    entry = switches.record(release, left=left, kind="rollback", who=who, why=why)
     releases.switch(release)  # last: until then a second call without --to finds the same release
     return Report(release, version, entry, restored)
 

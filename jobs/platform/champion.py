@@ -40,6 +40,12 @@ class Champion:
         versions = release.manifest["versions"]
         return cls(release, all(versions[name] == version for name, version in parts.versions.items()))
 
+    @property
+    def cut(self) -> str:
+        """First day that no part of the model was trained on."""
+        parts = self.release.manifest["model_parts"].values()
+        return max(str(part["info"].get("cut", "")) for part in parts)
+
     def load(
         self, item_ids: list[str], device: torch.device
     ) -> tuple[UserModel, npt.NDArray[np.float32], npt.NDArray[np.float32]]:

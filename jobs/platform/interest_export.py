@@ -47,6 +47,8 @@ class Kept:
     """Interests of an earlier day by the same model, whose log the day's continues."""
 
     interests: Partition
+    layers: tuple[Partition, ...]
+    """Those of that day's histories."""
     recoded: npt.NDArray[np.int64]
     """Items with other codes since; who had one of them is computed anew."""
 
@@ -120,7 +122,9 @@ class BucketExport:
         seen: Any = rows["seen"].combine_chunks()
         recoded: Any = pc.is_in(seen.flatten(), value_set=pa.array(self.before.recoded, pa.int32()))
         had = rows["user_id"].combine_chunks().take(pc.list_parent_indices(seen).filter(recoded))
-        gone = pa.concat_arrays([histories.expired(bucket, interests.info["keep_from"]), had])
+        # Asked of that day's histories: layers that were written since may have dropped what went out of retention.
+        older = UserHistories(histories.warehouse, self.before.layers)
+        gone = pa.concat_arrays([older.expiring(bucket, histories.info["keep_from"]), had])
         return rows.filter(pc.invert(pc.is_in(rows["user_id"], value_set=gone)))
 
 

@@ -66,8 +66,10 @@ def read_images(wh: Warehouse, ds: str) -> npt.NDArray[np.float16] | None:
     for batch in columns.batches(wh, catalog, [IMAGE]):
         column = batch.column(0)
         part = np.zeros((len(column), length), np.float16)
-        given = columns.matrix(column.drop_null(), "catalog", IMAGE).astype(np.float64)
-        part[column.is_valid().to_numpy(zero_copy_only=False)] = given / np.linalg.norm(given, axis=1, keepdims=True)
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        if valid.any():  # vectors of which there are none have no length
+            given = columns.matrix(column.drop_null(), "catalog", IMAGE).astype(np.float64)
+            part[valid] = given / np.linalg.norm(given, axis=1, keepdims=True)
         parts.append(part)
     return np.concatenate(parts)
 

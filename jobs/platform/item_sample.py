@@ -45,9 +45,11 @@ class ItemSample:
     def drawn(
         self, items: npt.NDArray[np.integer], weight: npt.NDArray[np.integer], limit: int
     ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.int64]]:
-        """Vectors of ``limit`` draws by weight, and how often each was drawn."""
-        share = weight / weight.sum() if len(items) else None
-        draws = np.random.default_rng(self.seed).choice(items, limit if len(items) else 0, p=share)
+        """Vectors of ``limit`` draws by weight, and how often each was drawn; where there are no more items, of all of
+        them, with their weights."""
+        if len(items) <= limit:
+            return columns.vectors(self.wh, self.table, rows=items), weight.astype(np.int64)
+        draws = np.random.default_rng(self.seed).choice(items, limit, p=weight / weight.sum())
         rows, times = np.unique(draws, return_counts=True)
         return columns.vectors(self.wh, self.table, rows=rows), times
 

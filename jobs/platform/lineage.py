@@ -43,6 +43,26 @@ def lineage(chain: list[Partition]) -> dict[str, str]:
     return fingerprints
 
 
+def check_days(chain: list[Partition], days: set[str]) -> None:
+    """Check that a chain has read each of the ``days`` of events up to its end.
+
+    Raises
+    ------
+    WarehouseError
+        If a day was brought in after a later one was accepted: no run would ever read it.
+    """
+    missing = sorted(days - {day for accepted in chain for day in accepted.info["days"]})
+    if missing:
+        # A run takes all days since the one before it, so of each gap the last day is enough.
+        last = {next(accepted.ds for accepted in chain if accepted.ds > day): day for day in missing}
+        again = ", ".join(sorted({*last, *last.values()}))
+        raise WarehouseError(
+            f"table events: seen {len(missing)} days, ds={missing[0]} to {missing[-1]}, that were brought in when a "
+            f"later one had been accepted; allowed: days in order; run these, in order: {again}; or take the new days "
+            "away"
+        )
+
+
 def check_numbering(warehouse: Warehouse, chain: list[Partition]) -> None:
     """Check that the item numbers of each catalogue of a chain still continue those of the one before it.
 

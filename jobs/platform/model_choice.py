@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-from jobs.platform.parts import MODEL_PARTS
+from jobs.platform.parts import MODEL_PARTS, model_parts, space_version
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
@@ -18,6 +18,16 @@ def champion_serves(wh: Warehouse, ds: str) -> bool:
     """Tell whether the model trained on day ``ds`` was refused, so that no model is due on it any more."""
     choice = wh.find(TABLE, ds)
     return choice is not None and choice.info["chosen"] == "champion"
+
+
+def versions_in_force(wh: Warehouse, ds: str) -> dict[str, str]:
+    """Versions of the model parts of day ``ds``, as evaluations name them."""
+    parts = model_parts(wh, ds)
+    return {
+        "space": space_version(parts["encoder"], parts["item_space"]),
+        "codebook": parts["codebook"].info["book"],
+        "recommender": parts["recommender"].info["model_version"],
+    }
 
 
 def restore_parts(wh: Warehouse, release: Release, until: str | None = None) -> list[str]:

@@ -77,15 +77,26 @@ def find_or_register(run: StageRun, parts: Mapping[str, Path], ds: str) -> Versi
 
 
 def challenge(version: Version, verdict: Verdict, evaluation: Mapping[str, Any]) -> None:
-    """Point ``challenger`` at a version, and note the gate's verdict on it."""
-    tracking.client_().set_registered_model_alias(MODEL, CHALLENGER, version.number)
-    note_verdict(version, verdict, evaluation)
+    """Point ``challenger`` at a version, unless it is the champion, and note the gate's verdict on it."""
+    if version.number != _alias(CHAMPION):
+        tracking.client_().set_registered_model_alias(MODEL, CHALLENGER, version.number)
+        note_verdict(version, verdict, evaluation)
 
 
 def note_verdict(
-    version: Version, verdict: Verdict, evaluation: Mapping[str, Any], release: Release | None = None
+    version: Version,
+    verdict: Verdict,
+    evaluation: Mapping[str, Any],
+    release: Release | None = None,
+    *,
+    current: bool = False,
 ) -> None:
-    """Tag a version with the verdict on it, in a word and in full, and describe it for people."""
+    """Tag a version with the verdict on it, in a word and in full, and describe it for people.
+
+    The champion's page is about the release it serves: only that one, ``current``, may change it.
+    """
+    if not current and version.number == _alias(CHAMPION):
+        return
     client = tracking.client_()
     word = "passed" if verdict.passed else f"refused: {verdict.reasons}"
     client.set_model_version_tag(MODEL, version.number, "hymirec.gate", word[:_MOST_CHARACTERS])
@@ -129,9 +140,9 @@ def promote(release: Release) -> str:
     champion, challenger = _alias(CHAMPION), _alias(CHALLENGER)
     client.set_model_version_tag(MODEL, number, _RELEASE_TAG, release.id)
     if champion != number:
-        client.set_registered_model_alias(MODEL, CHAMPION, number)
-        if champion is not None:
+        if champion is not None:  # first: cut short behind it, a second call still finds the champion before
             client.set_registered_model_alias(MODEL, PREVIOUS, champion)
+        client.set_registered_model_alias(MODEL, CHAMPION, number)
     if challenger == number:
         client.delete_registered_model_alias(MODEL, CHALLENGER)
     return number
@@ -159,6 +170,9 @@ def _number(mark: str) -> str | None:
 def _alias(name: str) -> str | None:
     from mlflow.exceptions import MlflowException
 
-    with suppress(MlflowException):  # nobody has it, or there is no model yet
+    try:
         return str(tracking.client_().get_model_version_by_alias(MODEL, name).version)
-    return None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None  # there is no model yet, or nobody has the alias

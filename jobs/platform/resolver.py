@@ -61,9 +61,7 @@ def resolve_refresh(
         If no day was named and the warehouse has no events for a next one.
     """
     check_conf(params, conf)
-    warehouse = params["warehouse"]
-    if "://" not in warehouse:
-        warehouse = _absolute(warehouse)
+    warehouse = absolute_warehouse(params["warehouse"])
     profile = _absolute(params["profile"]) if is_path(params["profile"]) else params["profile"]
     load_profile(profile)  # a slip in it shows now, not in the middle of the night's second task
     ds = params.get("ds") or _day_of(logical_date, manual=manual) or next_day(Warehouse(warehouse))
@@ -124,6 +122,11 @@ def released_day(warehouse: Warehouse) -> str | None:
     """Return the day of the current release, None if nothing was released yet."""
     current = releases.current_id(warehouse)
     return None if current is None else current[: len("2017-12-24")]
+
+
+def absolute_warehouse(place: str) -> str:
+    """A warehouse's URI, or its folder from the root."""
+    return place if "://" in place else _absolute(place)
 
 
 def _absolute(path: str) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import datetime
 import json
+from contextlib import suppress
 from typing import Any, Literal
 
-from jobs.platform.manifest import FOLDER
+from jobs.platform.manifest import FOLDER, ReleaseError, read_manifest
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
@@ -17,28 +18,28 @@ _SWITCHES = f"{FOLDER}/switches"
 Kind = Literal["publish", "rollback"]
 
 
-def record(release: Release, *, kind: Kind, who: str, why: str, refresh: str) -> dict[str, Any]:
-    """Record a switch to ``release``; a switch that stands on record as the last one is not recorded twice.
+def record(release: Release, *, left: str | None, kind: Kind, who: str, why: str) -> dict[str, Any]:
+    """Record a switch to ``release``; one that was cut short behind its record and is repeated is not recorded twice.
 
     Parameters
     ----------
     release : Release
+    left : str or None
+        Id of the release that is current before the switch; its files may be damaged.
     kind : {"publish", "rollback"}
     who, why : str
         For people.
-    refresh : str
-        Id of the run that switches.
 
     Returns
     -------
     dict
-        The record: when (UTC), who, why, kind, refresh, and release and recommender that were left ("from", None the
-        first time) and switched "to".
+        The record: when (UTC), who, why, kind, and release and recommender that were left ("from", None the first
+        time) and switched "to". The recommender of a release whose manifest is damaged is None.
     """
     earlier = history(release.warehouse)
     last = earlier[-1] if earlier else None
     to = {"release": release.id, "recommender": release.manifest["versions"]["recommender"]}
-    if last is not None and last["to"] == to:
+    if last is not None and last["to"] == to and left in (release.id, last["from"] and last["from"]["release"]):
         return last
     moment = datetime.datetime.now(datetime.UTC)
     entry = {
@@ -46,13 +47,21 @@ def record(release: Release, *, kind: Kind, who: str, why: str, refresh: str) ->
         "who": who,
         "why": why,
         "kind": kind,
-        "refresh": refresh,
-        "from": last["to"] if last else None,
+        "from": None if left is None else _named(release.warehouse, left),
         "to": to,
     }
     name = f"{moment:%Y%m%dT%H%M%S.%fZ}-{release.id}.json"
     release.warehouse.storage.replace(f"{_SWITCHES}/{name}", (json.dumps(entry, indent=1) + "\n").encode())
     return entry
+
+
+def _named(wh: Warehouse, release_id: str) -> dict[str, str | None]:
+    recorded = (entry["to"] for entry in reversed(history(wh)) if entry["to"]["release"] == release_id)
+    if (found := next(recorded, None)) is not None:
+        return dict(found)
+    with suppress(ReleaseError):  # damaged
+        return {"release": release_id, "recommender": read_manifest(wh, release_id)["versions"]["recommender"]}
+    return {"release": release_id, "recommender": None}
 
 
 def history(wh: Warehouse) -> list[dict[str, Any]]:

@@ -66,7 +66,10 @@ def why_due(
     if newest is None:
         why = "there is no model yet"
     else:
-        why = _changes(newest.info["settings"], facts_of(ds, profile, *sections)["settings"])
+        now = facts_of(ds, profile, *sections)
+        why = _changes(newest.info["settings"], now["settings"])
+        if newest.info["cut"] > now["cut"]:  # held-out days would be part of what it was trained on
+            why = f"evaluation.holdout_days holds out events from {now['cut']} on, and the model has seen some"
     if policy == "never" and why:
         raise JobError(f"retrain is never, but before ds={ds} {why}; allowed: auto or always")
     if why or newest is None:
@@ -81,13 +84,15 @@ def why_due(
 
 
 def facts_of(ds: str, profile: Profile, *sections: str) -> dict[str, Any]:
-    """What a model's partition keeps for :func:`why_due`: the day, and the parts of the profile it was made by."""
+    """What a model's partition keeps for :func:`why_due`: the day, the first one held out, and the parts of the
+    profile it was made by."""
     settings = {}
     for name in sections:
         section, _, key = name.partition(".")
         values = dataclasses.asdict(getattr(profile, section))
         settings[section] = {key: values[key]} if key else values
-    return {"trained": ds, "settings": json.loads(json.dumps(settings))}
+    cut = evaluation_cut(ds, profile.evaluation.holdout_days).date().isoformat()
+    return {"trained": ds, "cut": cut, "settings": json.loads(json.dumps(settings))}
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

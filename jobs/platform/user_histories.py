@@ -83,13 +83,13 @@ class UserHistories:
         """The users of a bucket, sorted by user_id: columns user_id, n_events."""
         return self.bucket(name, ["timestamps"] if self.info["keep_from"] else []).select([KEY, COUNT])
 
-    def expired(self, name: str, since: int) -> Any:
-        """Users of a bucket with a history of which a part went out of retention after the moment ``since``."""
-        if since == self.info["keep_from"]:
+    def expiring(self, name: str, keep_from: int) -> Any:
+        """Users of a bucket with events before the moment from which on a later day keeps them."""
+        if name not in self.buckets or keep_from == self.info["keep_from"]:
             return pa.array([], pa.string())
-        before = merged(self._read(name, ["timestamps"]), self.info["max_length"], since)
-        oldest = pc.list_element(before["timestamps"], 0)
-        return before[KEY].filter(pc.less(oldest, self.info["keep_from"])).combine_chunks()
+        rows = self.bucket(name, ["timestamps"])
+        oldest: Any = pc.list_element(rows["timestamps"], 0)
+        return rows[KEY].filter(pc.less(oldest, pa.scalar(keep_from, pa.int64()))).combine_chunks()
 
     def _read(self, name: str, columns: Sequence[str]) -> list[pa.Table]:
         tables = []

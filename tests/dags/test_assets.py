@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from dags import assets
 
 
-def announce(refresh: dict[str, str]) -> dict[str, Any]:
+def announce(refresh: dict[str, Any]) -> dict[str, Any]:
     """Run the task, and return what its event says."""
     from dags.hymirec_refresh import dag
 
@@ -25,12 +24,14 @@ def announce(refresh: dict[str, str]) -> dict[str, Any]:
     return dict(events[assets.RELEASE].extra)
 
 
-def switched(folder: Path, release: str, refresh: str) -> None:
-    """Leave what a switch to a release leaves."""
-    records = folder / "releases" / "switches"
-    records.mkdir(parents=True)
+def current(folder: Path, release: str) -> None:
+    (folder / "releases").mkdir(exist_ok=True)
     (folder / "releases" / "CURRENT").write_text(f"{release}\n")
-    (records / f"20171203T060000.000000Z-{release}.json").write_text(json.dumps({"refresh": refresh}))
+
+
+def refresh_of(folder: Path, promote: str | None = None, profile: str = "demo") -> dict[str, Any]:
+    """What resolve hands on, as far as it matters here."""
+    return {"warehouse": str(folder), "ds": "2017-12-03", "refresh_id": "r", "promote": promote, "profile": profile}
 
 
 def test_other_dags_name_them_by_name_alone() -> None:
@@ -39,9 +40,8 @@ def test_other_dags_name_them_by_name_alone() -> None:
 
 
 def test_a_release_is_announced_with_its_id(tmp_path: Path) -> None:
-    refresh = {"warehouse": str(tmp_path), "ds": "2017-12-03", "refresh_id": "r", "retrain": "never"}
-    switched(tmp_path, "2017-12-03-0123abcd", "r")
-    assert announce(refresh) == {
+    current(tmp_path, "2017-12-03-0123abcd")
+    assert announce(refresh_of(tmp_path)) == {
         "warehouse": str(tmp_path),
         "ds": "2017-12-03",
         "refresh_id": "r",
@@ -50,14 +50,25 @@ def test_a_release_is_announced_with_its_id(tmp_path: Path) -> None:
 
 
 def test_a_rollback_announces_the_release_it_went_to(tmp_path: Path) -> None:
-    switched(tmp_path, "2017-12-03-0123abcd", "r")
+    current(tmp_path, "2017-12-03-0123abcd")
     said = announce({"warehouse": str(tmp_path), "refresh_id": "r", "reason": "clicks fell"})
     assert (said["ds"], said["release"]) == ("2017-12-03", "2017-12-03-0123abcd")
 
 
-@pytest.mark.parametrize("release", ["2017-12-03-0123abcd", "2017-12-04-0123abcd", None])
-def test_nobody_is_woken_for_a_release_that_another_run_switched_to(tmp_path: Path, release: str | None) -> None:
+@pytest.mark.parametrize("release", ["2017-12-04-0123abcd", None])
+def test_nobody_is_woken_for_a_release_that_is_not_current(tmp_path: Path, release: str | None) -> None:
     if release is not None:
-        switched(tmp_path, release, "another")
-    with pytest.raises(AirflowSkipException, match=f"the current release is {release}; this run did not switch to it"):
-        announce({"warehouse": str(tmp_path), "ds": "2017-12-03", "refresh_id": "r"})
+        current(tmp_path, release)
+    with pytest.raises(AirflowSkipException, match=f"the current release is {release}, not one of 2017-12-03"):
+        announce(refresh_of(tmp_path))
+
+
+@pytest.mark.parametrize("promote", ["never", "dry-run"])
+def test_nobody_is_woken_by_a_run_that_does_not_switch(tmp_path: Path, promote: str) -> None:
+    current(tmp_path, "2017-12-03-0123abcd")
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(f"promote: {promote}\n")
+    for refresh in (refresh_of(tmp_path, promote), refresh_of(tmp_path, profile=str(profile))):
+        with pytest.raises(AirflowSkipException, match=f"promote is {promote}"):
+            announce(refresh)
+    assert announce(refresh_of(tmp_path, "auto", str(profile)))["release"] == "2017-12-03-0123abcd"

@@ -33,6 +33,7 @@ def test_a_reason_is_asked_for(dag: Any) -> None:
 
 @pytest.mark.parametrize(("user", "who"), [("ada", "ada"), (None, "Airflow")])
 def test_the_form_becomes_the_jobs_options(dag: Any, user: str | None, who: str) -> None:
+    from jobs.platform.local import REPOSITORY
     from jobs.rollback import main
 
     resolved = dag.get_task("resolve").python_callable(
@@ -41,5 +42,14 @@ def test_the_form_becomes_the_jobs_options(dag: Any, user: str | None, who: str)
         run_id="manual__1",
     )
     given = options(resolved, ())
-    assert given == ["--warehouse", "w", "--reason", "clicks fell", "--by", who, "--refresh-id", "manual__1"]
+    assert given == [
+        "--warehouse",
+        str(REPOSITORY / "w"),
+        "--reason",
+        "clicks fell",
+        "--by",
+        who,
+        "--refresh-id",
+        "manual__1",
+    ]
     assert set(resolved) == set(inspect.signature(main).parameters)

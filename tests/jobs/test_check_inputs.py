@@ -235,6 +235,23 @@ def test_a_day_with_too_few_good_rows_is_a_breach(check: Check, day: Put, put_it
         check(D2, ContractConfig(max_bad_share=0.5, min_events=2))
 
 
+def test_a_day_that_comes_after_a_later_one_stops_the_next_run_until_both_were_run(
+    check: Check, day: Put, put_items: Put, warehouse: Warehouse
+) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0"])
+    check(D1)
+    day(D3, ["i1"])
+    check(D3)
+    day(D2, ["i2"])
+    day("2024-03-02", ["i3"])
+    with pytest.raises(WarehouseError, match=f"seen 1 days, ds={D2} to {D2}, that were brought in"):
+        find_inputs(warehouse, "2024-03-02")
+    for ds in (D2, D3, "2024-03-02"):
+        check(ds)
+    assert [part.ds for part in accepted_chain(warehouse, "2024-03-02")] == [D1, D2, D3, "2024-03-02"]
+
+
 def test_missing_partitions(warehouse: Warehouse, day: Put, put_items: Put) -> None:
     with pytest.raises(MissingPartition, match=f"missing partition events/ds={D1}: the table has no data yet"):
         find_inputs(warehouse, D1)

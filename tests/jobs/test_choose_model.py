@@ -18,14 +18,14 @@ from hymirec_model.config import CodebookConfig, EvaluationConfig, IndexConfig, 
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.training import Items, train_recommender
-from jobs import choose_model, publish
+from jobs import choose_model, publish, rollback
 from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
 from jobs.encode_items import encode_items
 from jobs.encode_items import find_inputs as codes_inputs
 from jobs.evaluate import evaluate
 from jobs.export_interests import export_interests
-from jobs.platform import cli, model_choice, releases, switches, tracking
+from jobs.platform import cli, model_choice, releases, tracking
 from jobs.platform.gate import read_evaluation
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
@@ -270,8 +270,14 @@ def test_a_model_that_was_rolled_back_does_not_pass_again(wh: Warehouse, tmp_pat
     put_model(wh, NEXT, model)
     write_day(wh, NEXT)
     assert choose(wh, tmp_path, NEXT) == 0 and release(wh, tmp_path, NEXT) == 0
-    releases.switch(first)
-    switches.record(first, kind="rollback", who="ada", why="clicks fell", refresh="r")
+    second = Release.open(wh)
+    rollback.roll_back(first, second.id, "ada", "clicks fell")
+    assert put_model(wh, NEXT, model) == second.manifest["versions"]["recommender"], "it is trained again"
     assert choose(wh, tmp_path, NEXT) == 0
     assert choice(wh, NEXT)["chosen"] == "champion"
     assert "rolled back on" in str(choice(wh, NEXT)["why"]) and "by ada: clicks fell" in str(choice(wh, NEXT)["why"])
+
+    derive(wh, NEXT)
+    rollback.roll_back(second, first.id, "ada", "by mistake")  # and so the refusal stands no more
+    derive(wh, NEXT)
+    assert choose(wh, tmp_path, NEXT) == 0 and choice(wh, NEXT)["chosen"] == "challenger"

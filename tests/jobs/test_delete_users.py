@@ -21,7 +21,7 @@ def command(*arguments: str) -> int:
 
 def test_people_are_added_once_from_options_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wh, ids = Warehouse(str(tmp_path / "wh")), tmp_path / "ids.txt"
-    ids.write_text("2375\n\n Zoë \n", "utf-8")
+    ids.write_text("2375\n\n Zoë \n", "utf-8-sig")  # with a byte-order mark, as editors on Windows write it
     assert read_deletions(wh).user_ids == () and read_deletions(wh).fingerprint == ""
     assert command("--warehouse", wh.uri, "--user", "7", "--user", "2375", "--file", str(ids)) == 0
     assert "deletions: 3 people, 3 of them new" in capsys.readouterr().out

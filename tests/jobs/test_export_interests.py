@@ -152,6 +152,41 @@ def test_who_had_an_item_that_got_other_codes_is_computed_anew(spark: SparkSessi
         assert (wh.local_copy(written) / name).read_bytes() == (wh.local_copy(full) / name).read_bytes()
 
 
+def test_who_lost_events_to_retention_is_computed_anew(spark: SparkSession, tmp_path: Path) -> None:
+    wh, later, rows = Warehouse(str(tmp_path)), "2020-03-21", table(40, 300)
+    write_day(wh)
+    retain(wh, DAY, 1)
+    export(spark, wh)
+    moment = sorted(stamps[0] for stamps in rows["timestamps"].to_pylist())[10]
+    lists = [field.name for field in rows.schema if pa.types.is_list(field.type)]
+    people, fewer = [], 0
+    for person in rows.to_pylist():
+        old = sum(time < moment for time in person["timestamps"])
+        if old < len(person["timestamps"]):
+            people.append(person | {name: person[name][old:] for name in lists})
+            fewer += old > 0
+    # One layer that took in the one before it: what expired is in none any more.
+    write_histories(wh, pa.Table.from_pylist(people, rows.schema), later)
+    retain(wh, later, moment)
+    for name in ("item_vectors", "item_codes"):
+        copy_day(wh, name, DAY, later)
+    parts, histories = ModelParts.find(wh, later), UserHistories.find(wh, later)
+    written = export_interests(spark, wh, later, histories, parts)
+    assert 0 < fewer == written.info["touched_users"] < len(people)
+    (Path(wh.uri) / "interests" / f"ds={DAY}" / "_current.json").unlink()
+    full = export_interests(spark, wh, later, histories, parts)
+    for name in written.files:
+        assert (wh.local_copy(written) / name).read_bytes() == (wh.local_copy(full) / name).read_bytes()
+
+
+def retain(wh: Warehouse, ds: str, keep_from: int) -> None:
+    """Say that the histories of a day hold no events before a moment."""
+    there = wh.partition("histories", ds)
+    with wh.write_partition("histories", ds) as part:
+        shutil.copytree(wh.local_copy(there), part.local, dirs_exist_ok=True)
+        part.info |= there.info | {"max_days": 30, "keep_from": keep_from}
+
+
 @pytest.mark.parametrize(
     "change", [{"max_length": 9}, {"lineage": "of another log"}, {"buckets": 2}, {"codes": "others"}]
 )

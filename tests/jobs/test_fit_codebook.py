@@ -51,6 +51,17 @@ def with_arrivals(wh: Warehouse, ds: str, *arrivals: np.ndarray, first: str = NE
     write_items(wh, ds, np.concatenate([OLD, *arrivals]), FIRST + [first] * sum(map(len, arrivals)))
 
 
+def test_a_generation_is_fitted_where_few_arrivals_have_nearly_all_events(
+    wh: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(wh, DAY)
+    with_arrivals(wh, NEXT, NEW[:40])
+    events = np.zeros(940, np.int64)
+    events[900:910] = 10**7
+    monkeypatch.setattr("jobs.fit_codebook.event_counts", lambda *_: events)
+    assert run(wh, NEXT).action == "new generation"
+
+
 def test_first_day_fits_a_book(wh: Warehouse) -> None:
     report = run(wh, DAY)
     assert (report.action, report.generations, report.drift) == ("new book", 1, None)

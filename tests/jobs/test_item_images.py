@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_a_bad_image_costs_an_item_its_image_alone(check: Check, warehouse: Ware
     unit = dict(zip(found, images.tolist(), strict=True))
     assert unit["a"] == pytest.approx([0.6, 0.8], abs=1e-3)
     assert (unit["b"], unit["c"], unit["none"], unit["nan"]) == ([0, -1], [1, 0], [0, 0], [0, 0])
+
+
+def test_items_without_an_image_may_fill_a_whole_batch(
+    check: Check, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(D1, {"a": [1.0, 0.0], "b": None, "c": [0.0, 1.0]})
+    monkeypatch.setattr(columns, "batches", partial(columns.batches, rows=1))
+    images = read_images(warehouse, D1)
+    assert images is not None
+    assert dict(zip(images_of(warehouse, D1), images.tolist(), strict=True)) == {"a": [1, 0], "b": [0, 0], "c": [0, 1]}
 
 
 def test_too_many_bad_images_stop_the_run(check: Check, warehouse: Warehouse) -> None:

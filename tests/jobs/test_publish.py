@@ -14,15 +14,13 @@ from hymirec_model.codebook import ResidualCodebook
 from hymirec_model.config import IndexConfig
 from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
-from jobs.platform import cli, columns, releases, switches
+from jobs.platform import columns, releases, switches
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
-from jobs.publish import main
 from tests.published_days import DAY, NEXT, VECTORS, alias, derive, publish, write_day
 from tests.small_day import (
     info,
     newest_space_version,
-    profile,
     write_evaluation,
     write_items,
     write_model,
@@ -130,6 +128,24 @@ def test_model_is_a_version_and_champion_moves_with_it(wh: Warehouse, tmp_path: 
     assert (alias("champion"), alias("previous")) == ("2", "1")
 
 
+def test_a_switch_that_was_cut_short_is_completed_by_a_second_publish(wh: Warehouse, tmp_path: Path) -> None:
+    assert publish(wh, tmp_path) == 0
+    first = releases.current_id(wh)
+    write_models(wh, NEXT, value=2.0)
+    write_day(wh, NEXT)
+    for step in ("registry.promote", "switches.record", "releases.switch"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"jobs.platform.{step}", lambda *_, **__: (_ for _ in ()).throw(OSError("killed")))
+            with pytest.raises(OSError, match="killed"):
+                publish(wh, tmp_path, NEXT)
+        assert releases.current_id(wh) == first
+    assert publish(wh, tmp_path, NEXT) == 0
+    assert (alias("champion"), alias("previous")) == ("2", "1")
+    (_, entry) = switches.history(wh)
+    assert (entry["from"]["release"], entry["to"]["release"]) == (first, releases.current_id(wh))
+    assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 2
+
+
 @pytest.mark.parametrize("policy", ["never", "dry-run"])
 def test_promote_decides_what_becomes_of_a_release_that_passes(
     policy: str, wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -223,19 +239,6 @@ def test_earlier_day_is_published_but_not_switched_to(
     assert releases.current_id(wh) == newest
     assert "not CURRENT: a newer day is published already" in capsys.readouterr().out
     assert len(list((Path(wh.uri) / "releases").glob("2020-*"))) == 2
-
-
-def test_crash_before_the_switch_is_made_good_by_a_rerun(
-    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(releases, "switch", lambda release: (_ for _ in ()).throw(OSError("disk")))
-        with pytest.raises(OSError, match="disk"):
-            cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
-    assert releases.current_id(wh) is None and alias("champion") is None
-    assert publish(wh, tmp_path) == 0
-    assert releases.current_id(wh) is not None and alias("champion") == "1"
-    assert len(MlflowClient().search_model_versions("name = 'hymirec'")) == 1
 
 
 def retrain_recommender(wh: Warehouse) -> None:

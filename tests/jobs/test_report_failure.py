@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.platform import tracking
+from jobs.platform import releases, tracking
 from jobs.platform.errors import TrackingError
 from jobs.platform.warehouse import Warehouse
 from jobs.report_failure import main
+from tests import tiny_release
 from tests.integration.services import free_port
 
 DAY = "2018-02-01"
@@ -40,6 +41,13 @@ def test_the_page_says_what_failed_what_to_do_and_what_went_well(warehouse: Ware
 def test_a_first_task_that_failed_has_a_page_too(warehouse: Warehouse) -> None:
     tell(warehouse, "check_inputs: error: missing partition", refresh_id="another refresh")
     assert "missing partition" in page(warehouse) and "What to do" not in page(warehouse)
+
+
+def test_the_page_does_not_deny_a_release_of_the_day(warehouse: Warehouse) -> None:
+    release = tiny_release.make(warehouse, DAY)
+    releases.switch(release)
+    tell(warehouse, "publish: error: disk full", refresh_id="another refresh")
+    assert f"CURRENT is {release.id}, a release of this very day" in page(warehouse)
 
 
 def test_a_refusal_by_publish_keeps_its_own_page(warehouse: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from jobs.platform.errors import MissingPartition, WarehouseError
-from jobs.platform.lineage import accepted_chain, check_numbering, lineage
+from jobs.platform.lineage import accepted_chain, check_days, check_numbering, lineage
 from jobs.platform.warehouse import Warehouse
 
 D1, D2, D3 = "2024-02-28", "2024-02-29", "2024-03-01"
 
 
-def put(wh: Warehouse, table: str, ds: str, **info: str | None) -> None:
+def put(wh: Warehouse, table: str, ds: str, **info: Any) -> None:
     with wh.write_partition(table, ds) as part:
         (part.local / "facts.json").write_text(json.dumps(info))
         part.info |= info
 
 
-def accept(wh: Warehouse, ds: str, previous: str | None, content: str = "") -> None:
-    put(wh, "accepted_events", ds, previous=previous, content=content or ds)
+def accept(wh: Warehouse, ds: str, previous: str | None, content: str = "", days: Sequence[str] = ()) -> None:
+    put(wh, "accepted_events", ds, previous=previous, content=content or ds, days=[*days, ds])
 
 
 def test_days_run_out_of_order_hold_each_event_once(warehouse: Warehouse) -> None:
@@ -31,6 +33,21 @@ def test_days_run_out_of_order_hold_each_event_once(warehouse: Warehouse) -> Non
     assert [p.ds for p in accepted_chain(warehouse, D2)] == [D1, D2]
     with pytest.raises(MissingPartition, match="accepted_events/ds=2024-03-02"):
         accepted_chain(warehouse, "2024-03-02")
+
+
+def test_a_day_that_came_too_late_is_named(warehouse: Warehouse) -> None:
+    accept(warehouse, D1, None, days=["2024-02-01"])
+    accept(warehouse, D3, D1)
+    chain = accepted_chain(warehouse, D3)
+    check_days(chain, {"2024-02-01", D1, D3})
+    check_days(chain, {D3})  # files of old days may be removed
+    with pytest.raises(WarehouseError, match=f"seen 1 days, ds={D2} to {D2}, .* in order: {D2}, {D3}; or take"):
+        check_days(chain, {D1, D2, D3})
+    with pytest.raises(WarehouseError, match=f"seen 3 days, ds=2024-01-01 to {D2}, .*: 2024-01-02, {D1}, {D2}, {D3};"):
+        check_days(chain, {"2024-01-01", "2024-01-02", D1, D2})
+    accept(warehouse, D2, D1)
+    accept(warehouse, D3, D2)  # both were run
+    check_days(accepted_chain(warehouse, D3), {D1, D2, D3})
 
 
 def test_a_fingerprint_stands_for_all_earlier_days(warehouse: Warehouse) -> None:

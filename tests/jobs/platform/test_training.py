@@ -69,6 +69,14 @@ def test_so_does_a_single_setting_of_another_section(warehouse: Warehouse) -> No
     assert why_due(warehouse, newest, DAY, other, None, "evaluation.mask_seen") == ""
 
 
+def test_a_model_is_due_that_has_seen_what_is_held_out_now(warehouse: Warehouse) -> None:
+    newest = model_of(warehouse, "2020-03-19")
+    more, fewer = (replace(PROFILE, evaluation=replace(PROFILE.evaluation, holdout_days=days)) for days in (28, 1))
+    why = why_due(warehouse, newest, DAY, more, None, "encoder")
+    assert why == "evaluation.holdout_days holds out events from 2020-02-22 on, and the model has seen some"
+    assert why_due(warehouse, newest, DAY, fewer, None, "encoder") == ""
+
+
 @pytest.mark.parametrize(("override", "reason"), [(None, ""), ("auto", ""), ("always", "retrain is always")])
 def test_no_model_is_due_where_the_days_model_was_refused(
     warehouse: Warehouse, override: str | None, reason: str
