@@ -272,7 +272,7 @@ class EvaluationConfig:
     """Held-out evaluation by time with full ranking."""
 
     holdout_days: int = 7
-    """The last days up to and including ``ds`` that are held out."""
+    """The last days up to and including ``ds`` that are held out. Models that have seen one are trained anew."""
     max_users: int = 20_000
     """Most users ranked; a seeded sample beyond."""
     mask_seen: bool = False
