@@ -1,8 +1,9 @@
 """Compute the interests of users with new events or recoded items; the others keep theirs, unless the model changed.
 
 Reads ``histories/ds``, ``item_codes/ds``, ``item_vectors/ds``, the newest recommender and codebook, and the newest
-``interests`` before. Writes ``interests/ds``: a folder a bucket, one file in each, sorted by user_id. The bytes are
-those of a run that computes everybody's: interests depend on the model, and on a user's history and its items' codes.
+``interests`` before, with the histories and codes of their day. Writes ``interests/ds``: a folder a bucket, one file in
+each, sorted by user_id. The bytes are those of a run that computes everybody's: interests depend on the model, and on a
+user's history and its items' codes.
 
 Spark hands one bucket of histories to a task; a Python worker loads the model once. The tasks write the files
 themselves, because Spark has neither 16-bit floats nor lists of fixed length.

@@ -30,7 +30,7 @@ from jobs.platform.gate import read_evaluation
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
 from jobs.platform.spark import session
-from jobs.platform.training import version_of
+from jobs.platform.training import evaluation_cut, version_of
 from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
@@ -107,7 +107,7 @@ def put_model(wh: Warehouse, ds: str, model: HyMiRec) -> str:
     with wh.write_partition("recommender", ds) as part:
         model.save(part.local)
         part.info |= {"model_version": version_of(part.local), "space_version": newest_space_version(wh, ds)}
-        part.info |= {"trained": ds}
+        part.info |= {"trained": ds, "cut": str(evaluation_cut(ds, EvaluationConfig().holdout_days).date())}
     return str(info(wh, "recommender", ds)["model_version"])
 
 
@@ -121,11 +121,12 @@ def shuffled(seed: int = 0) -> HyMiRec:
     return model
 
 
-def derive(wh: Warehouse, ds: str) -> None:
+def derive(wh: Warehouse, ds: str, holdout_days: int = EvaluationConfig().holdout_days) -> None:
     """What the DAG does between the item vectors and the choice, and again with the champion's model."""
     encode_items(session("tests"), wh, ds, codes_inputs(wh, ds), CodebookConfig(layers=4, size=16), GateConfig())
     parts = ModelParts.find(wh, ds)
-    evaluate(wh, ds, EvaluationConfig(bootstrap=200), wh.partition("histories", ds), parts)
+    config = EvaluationConfig(bootstrap=200, holdout_days=holdout_days)
+    evaluate(wh, ds, config, wh.partition("histories", ds), parts)
 
 
 def write_day(wh: Warehouse, ds: str, new_items: int = 0) -> None:
@@ -260,6 +261,17 @@ def test_without_a_champion_a_refused_model_stops_the_day(
     client = tracking.client_()
     runs = client.search_runs([tracking.find_experiment(client)], "tags.`hymirec.gate` = 'refused'")
     assert [run.info.run_name for run in runs] == [f"refresh {DAY}"], "the run of the refresh tells it"
+
+
+def test_a_champion_that_has_seen_the_held_out_days_is_not_compared(wh: Warehouse) -> None:
+    put_model(wh, NEXT, shuffled())
+    write_day(wh, NEXT)
+    compared = read_evaluation(wh, wh.partition("evaluation", NEXT))["champion"]
+    assert compared["trained_on_held_out"] is False and compared["cohorts"]
+    derive(wh, NEXT, EvaluationConfig().holdout_days + 2)
+    evaluation = read_evaluation(wh, wh.partition("evaluation", NEXT))
+    assert evaluation["champion"]["trained_on_held_out"] is True and evaluation["champion"]["cohorts"] == []
+    assert "champion" not in {row["name"] for row in evaluation["rows"]}
 
 
 def test_a_model_that_was_rolled_back_does_not_pass_again(wh: Warehouse, tmp_path: Path) -> None:
