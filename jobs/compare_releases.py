@@ -82,7 +82,8 @@ def models(found: Comparison) -> Group:
     rows = {
         "events": [f"{manifest['data']['from']} to {manifest['data']['until']}" for manifest in manifests],
         "release before": [manifest["parent"] or "none" for manifest in manifests],
-        "chosen": [f"{about['model']['chosen']}, MLflow version {about['mlflow']['version']}" for about in manifests],
+        "chosen": [about["model"]["chosen"] for about in manifests],
+        "fingerprint in MLflow": [about["mlflow"]["fingerprint"][:12] for about in manifests],
         **{name: [manifest["versions"][name] for manifest in manifests] for name in _MODELS},
         "merge": [f"{about['merge']}, scale {about['scale']:.1f}" for about in (m["retrieval"] for m in manifests)],
     }

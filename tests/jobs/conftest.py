@@ -104,3 +104,14 @@ def _put(path: Path, rows: Sequence[dict[str, Any]], kinds: dict[str, pa.DataTyp
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path)
     return path
+
+
+@pytest.fixture
+def day(put_events: Callable[..., Path], at: Callable[..., int]) -> Callable[..., Path]:
+    """``day(ds, item_ids)``: a good day, one event an item."""
+
+    def put(ds: str, items: list[str], **more: Any) -> Path:
+        rows = [{"user_id": f"u{n % 2}", "item_id": i, "timestamp": at(ds, n)} for n, i in enumerate(items)]
+        return put_events(ds, [row | more for row in rows])
+
+    return put

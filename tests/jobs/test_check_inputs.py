@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.check_inputs import Report, check_inputs, find_inputs
-from jobs.platform.errors import ContractBreach, MissingPartition, SchemaError, WarehouseError
+from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.lineage import accepted_chain
 from jobs.platform.profile import ContractConfig
 from jobs.platform.warehouse import Warehouse
@@ -35,17 +35,6 @@ def check(spark: SparkSession, warehouse: Warehouse) -> Check:
         return check_inputs(spark, warehouse, ds, contract, find_inputs(warehouse, ds))
 
     return run
-
-
-@pytest.fixture
-def day(put_events: Put, at: At) -> Callable[..., Path]:
-    """``day(ds, item_ids)``: a good day, one event an item."""
-
-    def put(ds: str, items: list[str], **more: Any) -> Path:
-        rows = [{"user_id": f"u{n % 2}", "item_id": i, "timestamp": at(ds, n)} for n, i in enumerate(items)]
-        return put_events(ds, [row | more for row in rows])
-
-    return put
 
 
 def catalog(warehouse: Warehouse, ds: str) -> dict[str, dict[str, Any]]:
@@ -250,80 +239,6 @@ def test_a_day_that_comes_after_a_later_one_stops_the_next_run_until_both_were_r
     for ds in (D2, D3, "2024-03-02"):
         check(ds)
     assert [part.ds for part in accepted_chain(warehouse, "2024-03-02")] == [D1, D2, D3, "2024-03-02"]
-
-
-def test_missing_partitions(warehouse: Warehouse, day: Put, put_items: Put) -> None:
-    with pytest.raises(MissingPartition, match=f"missing partition events/ds={D1}: the table has no data yet"):
-        find_inputs(warehouse, D1)
-    day(D1, ["i0"])
-    message = f"missing partition events/ds={D2}: newest there is ds={D1}; choose a day from {D1} to {D1}"
-    with pytest.raises(MissingPartition, match=message):
-        find_inputs(warehouse, D2)
-    with pytest.raises(MissingPartition, match="missing partition items"):
-        find_inputs(warehouse, D1)
-    put_items(ITEMS)
-    find_inputs(warehouse, D1)
-
-
-def test_empty_tables(warehouse: Warehouse, day: Put, put_events: Put, put_items: Put) -> None:
-    put_items(ITEMS)
-    day(D1, ["i0"])
-    put_events(D2, [])
-    with pytest.raises(WarehouseError, match=f"table events, partition ds={D2}: seen 0 rows; allowed: 1 or more"):
-        find_inputs(warehouse, D2)
-    put_items([])
-    with pytest.raises(WarehouseError, match="table items: seen 0 rows; allowed: 1 or more"):
-        find_inputs(warehouse, D1)
-
-
-@pytest.mark.parametrize(
-    ("column", "kind", "value", "message"),
-    [
-        ("user_id", pa.int64(), 1, "seen type int64 in ds={ds}/part-0.parquet; allowed: string"),
-        ("item_id", pa.int64(), 1, "seen type int64 in ds={ds}/part-0.parquet; allowed: string"),
-        ("timestamp", pa.timestamp("us"), 1, "seen type timestamp in ds={ds}/part-0.parquet; allowed: int64"),
-        (
-            "weight",
-            pa.string(),
-            "1",
-            "seen type string in ds={ds}/part-0.parquet; allowed: float or double, or no such",
-        ),
-        (
-            "seq",
-            pa.int64(),
-            1,
-            "seen type int64 in ds={ds}/part-0.parquet; allowed: int32, or no such column",
-        ),
-    ],
-)
-def test_a_wrong_type_in_events(
-    warehouse: Warehouse,
-    put_events: Put,
-    put_items: Put,
-    at: At,
-    column: str,
-    kind: pa.DataType,
-    value: Any,
-    message: str,
-) -> None:
-    put_items(ITEMS)
-    put_events(D1, [{"user_id": "u", "item_id": "i0", "timestamp": at(D1)} | {column: value}], **{column: kind})
-    with pytest.raises(SchemaError) as caught:
-        find_inputs(warehouse, D1)
-    assert str(caught.value).startswith(f"table events, column {column}: {message.format(ds=D1)}")
-
-
-def test_missing_columns(warehouse: Warehouse, day: Put, put_events: Put, put_items: Put, at: At) -> None:
-    put_items([{"item_id": "i0", "description": "no title"}])
-    day(D1, ["i0"])
-    with pytest.raises(SchemaError) as caught:
-        find_inputs(warehouse, D1)
-    assert str(caught.value) == (
-        "table items, column title: seen no such column among item_id, description in part-0.parquet; allowed: string"
-    )
-    put_events(D1, [{"user_id": "u", "item_id": "i0"}])
-    with pytest.raises(SchemaError, match="table events, column timestamp: seen no such column among user_id, item_id"):
-        find_inputs(warehouse, D1)
 
 
 def test_a_rerun_gives_the_same_bytes(check: Check, day: Put, put_items: Put, warehouse: Warehouse) -> None:
