@@ -47,7 +47,7 @@ def record(release: Release, *, left: str | None, kind: Kind, who: str, why: str
         "who": who,
         "why": why,
         "kind": kind,
-        "from": None if left is None else _named(release.warehouse, left),
+        "from": None if left is None else _named(release.warehouse, left, earlier),
         "to": to,
     }
     name = f"{moment:%Y%m%dT%H%M%S.%fZ}-{release.id}.json"
@@ -55,8 +55,8 @@ def record(release: Release, *, left: str | None, kind: Kind, who: str, why: str
     return entry
 
 
-def _named(wh: Warehouse, release_id: str) -> dict[str, str | None]:
-    recorded = (entry["to"] for entry in reversed(history(wh)) if entry["to"]["release"] == release_id)
+def _named(wh: Warehouse, release_id: str, earlier: list[dict[str, Any]]) -> dict[str, str | None]:
+    recorded = (entry["to"] for entry in reversed(earlier) if entry["to"]["release"] == release_id)
     if (found := next(recorded, None)) is not None:
         return dict(found)
     with suppress(ReleaseError):  # damaged
