@@ -16,6 +16,7 @@ export DATA DS WAREHOUSE PROFILE RETRAIN RECODE PROMOTE DRIFT TO REASON PERSON A
 
 PYTHON_BIN := .venv/bin/python
 IN_ENV := $(PYTHON_BIN) -m infra.local_env --
+CHOSEN_WAREHOUSE := "$${WAREHOUSE:-$${HYMIREC_WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}}"
 REFRESH := $(PYTHON_BIN) -m infra.refresh
 
 ##@ Start here
@@ -39,15 +40,15 @@ run: setup ## Refresh day DS=YYYY-MM-DD [WAREHOUSE=URI] [PROFILE=NAME] [RETRAIN=
 
 inspect: setup ## One person's history, interests and retrieved items: USER=ID [WAREHOUSE=URI]
 	@test -n "$${PERSON:-}" || { echo "error: which person? make inspect USER=2375" >&2; exit 2; }
-	@$(IN_ENV) $(PYTHON_BIN) -m jobs.inspect_user --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" "$$PERSON"
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.inspect_user --warehouse $(CHOSEN_WAREHOUSE) "$$PERSON"
 
 compare: setup ## Who changes from release A to release B, and by how much: [A=ID] [B=ID] [WAREHOUSE=URI]
-	@$(IN_ENV) $(PYTHON_BIN) -m jobs.compare_releases --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" \
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.compare_releases --warehouse $(CHOSEN_WAREHOUSE) \
 	  $${A:+--a "$$A"} $${B:+--b "$$B"}
 
 rollback: setup ## Back to the release before, or to TO=ID: REASON="click rate fell" [WAREHOUSE=URI]
 	@test -n "$${REASON:-}" || { echo 'error: why? make rollback REASON="click rate fell"; it goes on record' >&2; exit 2; }
-	@$(IN_ENV) $(PYTHON_BIN) -m jobs.rollback --warehouse "$${WAREHOUSE:-$${HYMIREC_STATE:-var}/warehouse}" --reason "$$REASON" $${TO:+--to "$$TO"}
+	@$(IN_ENV) $(PYTHON_BIN) -m jobs.rollback --warehouse $(CHOSEN_WAREHOUSE) --reason "$$REASON" $${TO:+--to "$$TO"}
 
 ##@ Airflow and MLflow as services on this machine
 .PHONY: up down status trigger

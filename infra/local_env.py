@@ -56,6 +56,8 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "PATH": _front(str(binaries), base.get("PATH", os.defpath)),
         "PYTHONPATH": _front(str(REPOSITORY), base.get("PYTHONPATH", "")),
         "AIRFLOW_HOME": str(home),
+        # Its processes take turns at writing; on a busy machine one may wait for longer than SQLite's five seconds.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__API__HOST": LOOPBACK,
         "AIRFLOW__API__PORT": str(airflow_port),
@@ -64,8 +66,6 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
         "AIRFLOW__API_AUTH__JWT_SECRET": _secret(home),
     }
     defaults = {
-        # Its processes take turns at writing; on a busy machine one may wait for longer than SQLite's five seconds.
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",

@@ -5,7 +5,7 @@ people see a line a task. They use a metadata database of their own, because a s
 time (`make up`) would take the tasks of the foreground run for its own.
 
 Options come from the environment, where make puts them: DS, WAREHOUSE, PROFILE, RETRAIN, RECODE,
-PROMOTE, DRIFT.
+PROMOTE, DRIFT. Where one of them is left out, HYMIREC_WAREHOUSE and HYMIREC_PROFILE count, as they do for the scheduler.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def demo() -> int:
     """Bring in the built-in data if the warehouse is empty, refresh its next day, and show what came out."""
     conf = _conf(os.environ.get("DS"))
     warehouse = conf["warehouse"]
-    profile = conf.get("profile", DEFAULT_PROFILE)
+    profile = conf.get("profile", _profile())
     status = _import_built_in(warehouse) or _job("fetch_weights", "--profile", profile)
     if status:
         return status
@@ -90,7 +90,7 @@ def _dags_test(ds: str, conf: dict[str, str], lock: int) -> int:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     migrate(env, log_path.with_name("airflow-db.log"))
     command = ["airflow", "dags", "test", DAG, ds, "--conf", json.dumps(conf)]
-    profile = conf.get("profile", DEFAULT_PROFILE)
+    profile = conf.get("profile", _profile())
     print(f"refresh of {ds} · warehouse {_short(conf['warehouse'])} · profile {profile}")
     print(f"full log: {_short(str(log_path))}", flush=True)
     process = subprocess.Popen(
@@ -131,7 +131,8 @@ def trigger() -> int:
     if running is None:
         raise JobError("Airflow is not running; start it with `make up`")
     conf = _conf(os.environ.get("DS"))
-    status = _import_built_in(conf["warehouse"]) if not os.environ.get("WAREHOUSE") else 0
+    ours = conf["warehouse"] == str(state_folder() / "warehouse")  # another one waits for somebody's own log
+    status = _import_built_in(conf["warehouse"]) if ours else 0
     if status:
         return status
     # In the conf, so that a run that is cleared refreshes the same day again.
@@ -176,13 +177,17 @@ def _conf(ds: str | None) -> dict[str, str]:
     conf = {"warehouse": _warehouse(), **{key: value for key, value in given.items() if value}}
     if ds:
         conf["ds"] = ds
-    load_profile(conf.get("profile", DEFAULT_PROFILE))
-    check_conf({"profile": DEFAULT_PROFILE, **conf}, conf)
+    load_profile(conf.get("profile", _profile()))
+    check_conf({"profile": _profile(), **conf}, conf)
     return conf
 
 
+def _profile() -> str:
+    return os.environ.get("HYMIREC_PROFILE") or DEFAULT_PROFILE
+
+
 def _warehouse() -> str:
-    given = os.environ.get("WAREHOUSE") or str(state_folder() / "warehouse")
+    given = os.environ.get("WAREHOUSE") or environment()["HYMIREC_WAREHOUSE"]
     return given if "://" in given else str(Path(given).expanduser().absolute())
 
 

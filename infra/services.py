@@ -40,8 +40,11 @@ class Running:
     mark: str
     airflow_port: int
     mlflow_port: int
+    boot: str
+    """Id of the boot of the machine: after another one, the ids of processes and sessions are others'."""
     services: dict[str, tuple[int, float]]
-    """Of each service the process id, which is the id of its session too, and the time it was started."""
+    """Of each service the process id, which is the id of its session too, and when it started: seconds since boot,
+    which a clock that is set anew does not change."""
 
     @property
     def airflow_url(self) -> str:
@@ -53,7 +56,9 @@ class Running:
 
     def processes(self) -> list[psutil.Process]:
         """Return every living process that the services started, and the services themselves."""
-        sessions = {pid for pid, created in self.services.values() if _created(pid) in (None, created)}
+        if self.boot != _boot():
+            return []
+        sessions = {pid for pid, started in self.services.values() if _started(pid) in (None, started)}
         found = []
         for process in psutil.process_iter():
             try:
@@ -68,16 +73,24 @@ class Running:
 
     def dead(self) -> list[str]:
         """Return the names of services that have ended."""
-        return [name for name, (pid, created) in self.services.items() if _created(pid) != created]
+        return [name for name, (pid, started) in self.services.items() if _started(pid) != started]
 
 
-def _created(pid: int) -> float | None:
-    """Return when the process with this id was started, None if there is none."""
+def _started(pid: int) -> float | None:
+    """Return when the process with this id started, in seconds since boot; None if there is none."""
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return round(process.create_time() - psutil.boot_time(), 2) if alive else None
     except psutil.Error:
         return None
+
+
+def _boot() -> str:
+    """Return what tells this boot of the machine from others, empty where the system does not say."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def running() -> Running | None:
@@ -94,7 +107,7 @@ def up() -> int:
     env = environment()
     found = running()
     if found is not None and not found.dead():
-        print("Airflow and MLflow are running already")
+        print("Airflow and MLflow are running already; for other settings, `make down` first")
         _tell(found)
         return 0
     if found is not None:
@@ -104,7 +117,9 @@ def up() -> int:
     _check_free("AIRFLOW_PORT", airflow_port)
     _check_free("MLFLOW_PORT", mlflow_port)
     _record().parent.mkdir(parents=True, exist_ok=True)
-    _log("airflow-db").parent.mkdir(parents=True, exist_ok=True)
+    logs = _log("airflow-db").parent
+    logs.mkdir(parents=True, exist_ok=True)
+    logs.chmod(0o700)  # Airflow's api-server prints the password that it makes
     migrate(env, _log("airflow-db"))
     mark = secrets.token_hex(8)
     services: dict[str, tuple[int, float]] = {}
@@ -119,8 +134,10 @@ def up() -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        services[name] = (process.pid, psutil.Process(process.pid).create_time())
-        started = Running(mark=mark, airflow_port=airflow_port, mlflow_port=mlflow_port, services=services)
+        services[name] = (process.pid, _started(process.pid) or 0.0)
+        started = Running(
+            mark=mark, airflow_port=airflow_port, mlflow_port=mlflow_port, boot=_boot(), services=services
+        )
         _write_record(started)
     try:
         _wait_until_ready(started)

@@ -18,7 +18,10 @@ take POSTGRES_PASSWORD postgres_password
 
 if [ -n "${POSTGRES_HOST:-}" ]; then
   : "${POSTGRES_PASSWORD:?error: POSTGRES_PASSWORD: seen nothing; allowed: the variable, or a file $folder/postgres_password}"
-  server="hymirec:$POSTGRES_PASSWORD@$POSTGRES_HOST:${POSTGRES_PORT:-5432}"
+  export POSTGRES_PASSWORD
+  # In a URL, where @, / and others would end the password.
+  password=$(python -c "import os, urllib.parse as u; print(u.quote(os.environ['POSTGRES_PASSWORD'], safe=''))")
+  server="hymirec:$password@$POSTGRES_HOST:${POSTGRES_PORT:-5432}"
   export AIRFLOW__DATABASE__SQL_ALCHEMY_CONN="postgresql+psycopg2://$server/airflow"
   export MLFLOW_DATABASE="postgresql://$server/mlflow" MLFLOW_AUTH_DATABASE="postgresql://$server/mlflow_auth"
 fi

@@ -15,7 +15,11 @@ from infra.local_env import SettingError, environment
 
 
 def test_all_state_lies_in_one_folder(tmp_path: Path) -> None:
-    env = environment({"HYMIREC_STATE": str(tmp_path), "AIRFLOW_HOME": "/elsewhere", "PATH": "/bin"})
+    foreign = {
+        "AIRFLOW_HOME": "/elsewhere",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql://them:secret@db/airflow",
+    }
+    env = environment({"HYMIREC_STATE": str(tmp_path), "PATH": "/bin", **foreign})
     assert env["AIRFLOW_HOME"] == str(tmp_path / "airflow")
     assert env["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith(f"sqlite:///{tmp_path}/")

@@ -14,6 +14,7 @@ import pytest
 
 from infra import refresh
 from jobs.platform import foreground_lock
+from jobs.platform.profile import ProfileError
 from jobs.platform.warehouse import Warehouse
 
 
@@ -63,6 +64,24 @@ def test_a_slip_shows_before_data_are_imported(
     done = subprocess.run(command, cwd=repository, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith(message)
     assert done.stdout == "" and not (tmp_path / "warehouse").exists()
+
+
+def test_what_the_environment_sets_for_the_scheduler_counts_here_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WAREHOUSE", "PROFILE", "HYMIREC_WAREHOUSE", "HYMIREC_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HYMIREC_STATE", str(tmp_path))
+    assert (refresh._conf(None)["warehouse"], refresh._profile()) == (str(tmp_path / "warehouse"), "demo")
+    monkeypatch.setenv("HYMIREC_WAREHOUSE", "s3a://team/warehouse")
+    profile = tmp_path / "team.yaml"
+    profile.write_text("retrain_every_days: 7\n")
+    monkeypatch.setenv("HYMIREC_PROFILE", str(profile))
+    assert refresh._conf(None) == {"warehouse": "s3a://team/warehouse"}, "the DAG knows the profile by itself"
+    assert refresh._profile() == str(profile)
+    monkeypatch.setenv("HYMIREC_PROFILE", "demmo")
+    with pytest.raises(ProfileError, match="seen 'demmo'"):
+        refresh._conf(None)
 
 
 def test_a_warehouse_in_which_another_run_is_at_work_is_refused(repository: Path, tmp_path: Path) -> None:

@@ -38,7 +38,6 @@ def local(state: Path) -> dict[str, str]:
     ours = (
         "MAKEFLAGS",
         "MAKELEVEL",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
         "HYMIREC_CACHE",
         "HYMIREC_MLFLOW_URL",
         "HYMIREC_WAREHOUSE",

@@ -49,5 +49,7 @@ def test_both_workers_took_part(cluster: Cluster) -> None:
 
 
 def test_mlflow_lets_nobody_in_without_a_password(cluster: Cluster) -> None:
-    assert cluster.answer("/api/2.0/mlflow/experiments/search?max_results=1") == 401
+    page = "/api/2.0/mlflow/experiments/search?max_results=1"
+    assert cluster.answer(page) == cluster.answer(page, host="mlflow:5000") == 401, "its name in compose and Kubernetes"
+    assert cluster.answer(page, host="elsewhere.example") == 403
     assert cluster.answer("/health") == 200
