@@ -135,8 +135,8 @@ class Trainer:
         table = book.to_module() if form.codes else _FullVectors(first.vectors)
         items = Items(
             vectors_Id=torch.from_numpy(first.vectors),
-            codes_IL=torch.from_numpy(codes.astype(np.int64)) if form.codes else torch.arange(log.items)[:, None],
-            generation_I=torch.from_numpy(generation.astype(np.int64)),
+            codes_IL=torch.from_numpy(codes.astype(np.uint8)) if form.codes else torch.arange(log.items)[:, None],
+            generation_I=torch.from_numpy(generation.astype(np.uint8)),
             counts_I=_counts(log),
         )
         training = replace(TRAINING, window=form.window or self.window, seed=seed)

@@ -112,8 +112,8 @@ def training_step(model: HyMiRec, users: int, device: torch.device) -> Call:
     table = CodeTable(torch.randn(1, CODES, 256, DIM), torch.zeros(1, 0, 2))
     items = Items(
         vectors_Id=F.normalize(torch.randn(ITEMS, DIM), dim=-1),
-        codes_IL=torch.randint(256, (ITEMS, CODES)),
-        generation_I=torch.zeros(ITEMS, dtype=torch.long),
+        codes_IL=torch.randint(256, (ITEMS, CODES), dtype=torch.uint8),
+        generation_I=torch.zeros(ITEMS, dtype=torch.uint8),
         counts_I=torch.ones(ITEMS, dtype=torch.long),
     )
     step = TrainingStep(BatchReader(model, table, items.to(device)).to(device), config, device)

@@ -39,7 +39,7 @@ class CodeTable(nn.Module):
         self.register_buffer("offset", torch.arange(self.layers) * self.size, persistent=False)
 
     def forward(self, codes: Tensor, generation: Tensor) -> Tensor:
-        """Codes int64 of shape (..., L), generation int64 of shape (...): float32 of shape (..., d)."""
+        """Codes of shape (..., L), generation of shape (...), both of any integers: float32 of shape (..., d)."""
         flat, which = codes.reshape(-1, self.bytes), generation.expand(codes.shape[:-1]).reshape(-1)
         if codes.device.type == "cpu":  # sums are brought to unit length while a core's cache has them
             rebuilt = torch.empty(len(flat), self.dim)
@@ -51,7 +51,8 @@ class CodeTable(nn.Module):
         return rebuilt.reshape(*codes.shape[:-1], self.dim)
 
     def _decode(self, codes: Tensor, generation: Tensor) -> Tensor:
-        entries, levels = codes[:, : self.layers], codes[:, self.layers :]
+        # Bytes until here: a catalogue's codes lie on the device, and only those that are read become wide.
+        entries, levels, generation = codes[:, : self.layers], codes[:, self.layers :], generation.long()
         row = generation[:, None] * (self.layers * self.size) + self.offset + entries
         weights = None
         if self.bytes > self.layers:
@@ -61,8 +62,8 @@ class CodeTable(nn.Module):
 
     def checked(
         self, codes: npt.NDArray[np.integer], generation: npt.ArrayLike | None
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Codes (n, L) and generations (n,) as `forward` takes them, or an InputError."""
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Codes (n, L) and generations (n,) as `forward` takes them, or an InputError; bytes are not copied."""
         if generation is None and self.generations > 1:
             raise InputError(
                 f"generation: none given, but the book has {self.generations}; pass those stored with the codes."
@@ -84,4 +85,8 @@ class CodeTable(nn.Module):
             raise InputError(
                 f"codes: got {entries.min()} to {entries.max()}, the book has entries 0 to {self.size - 1}."
             )
-        return codes.astype(np.int64), np.broadcast_to(which, len(codes)).astype(np.int64)
+        return _bytes(codes), _bytes(which if which.shape else np.full(len(codes), which))
+
+
+def _bytes(numbers: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
+    return np.require(numbers, np.uint8, ["C", "W"])  # of memory that is read-only torch would warn

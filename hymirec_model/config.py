@@ -18,6 +18,12 @@ def _positive(owner: object, *names: str) -> None:
         require(value > 0, f"{type(owner).__name__}.{name} is {value}; allowed: greater than 0")
 
 
+def _not_negative(owner: object, *names: str) -> None:
+    for name in names:
+        value: Any = getattr(owner, name)
+        require(value >= 0, f"{type(owner).__name__}.{name} is {value}; allowed: 0 or more")
+
+
 def _share(owner: object, *names: str) -> None:
     for name in names:
         value: Any = getattr(owner, name)
@@ -44,6 +50,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "max_tokens", "batch_tokens")
+        _not_negative(self, "backbone_layers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +97,7 @@ class EncoderTrainingConfig:
     def __post_init__(self) -> None:
         _positive(self, "pool_items", "batch_users", "window", "history", "negatives")
         _positive(self, "learning_rate", "backbone_learning_rate")
-        require(self.lora_rank >= 0, f"EncoderTrainingConfig.lora_rank is {self.lora_rank}; allowed: 0 or more")
+        _not_negative(self, "head_steps", "steps", "lora_rank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +141,7 @@ class ItemSpaceConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "near", "batch_users", "window", "history", "negatives", "learning_rate")
+        _not_negative(self, "steps", "validation_users")
         _share(self, "recent", "near_decay", "item_exponent", "spectrum_exponent")
 
 
@@ -166,12 +174,17 @@ class CodebookConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "size", "beam", "fit_sample", "iterations", "drift", "drift_recall")
+        _not_negative(self, "refit_rounds")
         require(
             1 <= self.max_generations <= 256,
             f"CodebookConfig.max_generations is {self.max_generations}; allowed: 1 to 256, as one byte stores them",
         )
         allowed = [2**bits for bits in range(1, 9)]
         require(self.size in allowed, f"CodebookConfig.size is {self.size}; allowed: {', '.join(map(str, allowed))}")
+        require(
+            self.fit_sample >= self.size,
+            f"CodebookConfig.fit_sample is {self.fit_sample}; allowed: size, which is {self.size}, or more",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +217,7 @@ class RecommenderConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "interests", "coarse_interests", "history", "recent", "light_width")
+        _not_negative(self, "backbone_layers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,8 +271,7 @@ class RecommenderTrainingConfig:
     def __post_init__(self) -> None:
         _positive(self, "batch_users", "window", "negatives", "clip_norm", "patience", "accumulation")
         _positive(self, "learning_rate", "backbone_learning_rate")
-        for name, steps in (("validate_steps", self.validate_steps), ("checkpoint_steps", self.checkpoint_steps)):
-            require(steps >= 0, f"RecommenderTrainingConfig.{name} is {steps}; allowed: 0 or more")
+        _not_negative(self, "light_steps", "steps", "validation_users", "validate_steps", "checkpoint_steps")
         require(
             self.accumulation <= self.batch_users,
             f"RecommenderTrainingConfig.accumulation is {self.accumulation}; allowed: 1 to batch_users, which is "

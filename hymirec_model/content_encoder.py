@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from hymirec_model.config import EncoderConfig
 from hymirec_model.devices import embedding_dtype
-from hymirec_model.errors import InputError
+from hymirec_model.errors import InputError, require
 from hymirec_model.folders import reading
 from hymirec_model.text_passes import LastStatePass, last_state_pass, pack
 from hymirec_model.weights import DATA_ONLY, pretrained_config
@@ -56,6 +56,14 @@ class ContentEncoder(nn.Module):
             )
         self.item_token = nn.Parameter(words[mark].detach().clone())
         self._prompt = tokenizer(config.prompt, add_special_tokens=False)["input_ids"]
+        # A text's longest form: perhaps a first token, the text, the prompt, the item token.
+        beside = len(self._prompt) + 1 + (tokenizer.cls_token_id is not None)
+        places = getattr(backbone.config, "max_position_embeddings", None)
+        require(
+            places is None or config.max_tokens + beside <= places,
+            f"encoder.max_tokens is {config.max_tokens}; allowed: up to {(places or 0) - beside}, because "
+            f"{config.weights} reads {places} tokens and the prompt takes {beside} of them",
+        )
 
     @classmethod
     def from_pretrained(cls, config: EncoderConfig, source: str) -> ContentEncoder:

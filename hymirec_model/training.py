@@ -50,9 +50,9 @@ class Items:
     vectors_Id: Tensor
     """Unit vectors, float32."""
     codes_IL: Tensor
-    """Codes, long."""
+    """Codes, uint8."""
     generation_I: Tensor
-    """Generation of the codebook that the codes belong to, long."""
+    """Generation of the codebook that the codes belong to, uint8."""
     counts_I: Tensor
     """Events of each item in what training may see, long; negatives are drawn from those that have any."""
 
@@ -142,6 +142,8 @@ def train_recommender(
     figures: dict[str, float] = dict(found.facts["figures"]) if found else {}
     light = Phase("light", 0, config.light_steps, model, config)
     whole = Phase("llm", config.light_steps, config.steps, model, config)
+    if not light.steps and not whole.steps:
+        _choose_breadth(model, partial(_measure, model, validation, device, light_only=True))
     for phase in (light, whole):
         if not phase.steps or (found and found.facts["phase"] != phase.name):
             continue

@@ -111,11 +111,12 @@ class TrainingStep:
         if not light_only:
             logged["tokens"] = float(sum_of_all(self._tokens(batch), self.device))
         batch, negatives = batch.to(self.device), negatives.to(self.device)
-        parts = _split(batch, self.config.accumulation)
-        if len(parts) == 1:
+        if self.config.accumulation == 1:
             loss, figures = self.loss(self._find(batch, light_only), batch, negatives, step)
             loss.backward()  # type: ignore[no-untyped-call]
         else:
+            # Also where a process has but one user: all must call the others in the same order.
+            parts = _split(batch, self.config.accumulation)
             figures = self._in_parts(parts, batch, negatives, step, light_only)
         return {name: value.item() for name, value in figures.items()} | logged
 
@@ -198,8 +199,6 @@ def _gradient(leaf: Tensor) -> Tensor:
 def _split(batch: Batch, parts: int) -> list[Batch]:
     """Cut a batch into ``parts`` of nearly equal numbers of users, or one a user where it has fewer."""
     users = torch.arange(len(batch.items_BN), device=batch.items_BN.device)
-    if parts == 1:
-        return [batch]
     names = [field.name for field in fields(batch)]
     return [
         replace(batch, **{name: getattr(batch, name)[rows] for name in names})

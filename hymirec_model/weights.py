@@ -59,13 +59,13 @@ def pretrained_config(source: str, layers: int) -> PretrainedConfig:
     Raises
     ------
     InputError
-        If the model has fewer layers.
+        If the model has fewer layers, or the number is negative.
     """
     from transformers import AutoConfig
 
     with reading(Path(source), "a language model"):
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if layers > config.num_hidden_layers:
+    if not 0 <= layers <= config.num_hidden_layers:
         raise InputError(f"backbone_layers is {layers}; allowed: 0 (all) to {config.num_hidden_layers} of {source}")
     config.num_hidden_layers = layers or config.num_hidden_layers
     return config

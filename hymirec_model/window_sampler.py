@@ -70,7 +70,7 @@ class WindowSampler:
             self._cuts, owners = self._cuts[allowed], owners[allowed]
         per_user = np.bincount(owners, minlength=len(histories))
         self._ends = np.cumsum(per_user)
-        self._starts = self._ends - np.ceil(recent * per_user).astype(np.int64)
+        self._starts = self._ends - np.maximum(np.ceil(recent * per_user).astype(np.int64), per_user > 0)
         self._users = np.flatnonzero(per_user)
         if not len(self._users):
             raise InputError(

@@ -5,7 +5,7 @@ people see a line a task. They use a metadata database of their own, because a s
 time (`make up`) would take the tasks of the foreground run for its own.
 
 Options come from the environment, where make puts them: DS, WAREHOUSE, PROFILE, RETRAIN, RECODE,
-PROMOTE, DRIFT. Where one of them is left out, HYMIREC_WAREHOUSE and HYMIREC_PROFILE count, as they do for the scheduler.
+PROMOTE, DRIFT. Without the second and third, HYMIREC_WAREHOUSE and HYMIREC_PROFILE count, as for the scheduler.
 """
 
 from __future__ import annotations

@@ -124,8 +124,8 @@ def train(wh: Warehouse, ds: str, profile: Profile, vectors: Partition, run: Sta
     item_vectors = columns.vectors(wh, vectors).astype(np.float32)
     items = Items(
         vectors_Id=torch.from_numpy(item_vectors),
-        codes_IL=torch.from_numpy(columns.vectors(wh, codes, "codes").astype(np.int64)),
-        generation_I=torch.from_numpy(columns.column(wh, codes, "generation").astype(np.int64)),
+        codes_IL=torch.from_numpy(columns.vectors(wh, codes, "codes").astype(np.uint8)),
+        generation_I=torch.from_numpy(columns.column(wh, codes, "generation").astype(np.uint8)),
         counts_I=torch.from_numpy(np.bincount(histories.items, minlength=len(item_vectors))),
     )
     torch.manual_seed(training.seed)

@@ -82,8 +82,8 @@ class ContractConfig:
 class HistoriesConfig:
     """How user histories are stored."""
 
-    max_length: int = 1000
-    """Newest events of a user that are kept."""
+    max_length: int = 2000
+    """Newest events of a user that are kept: at least twice ``recommender.history``."""
     max_days: int | None = None
     """Days, the run's own included, whose events are kept; null: all. Who has none left is nobody's user any more."""
     buckets: int = 4
@@ -169,6 +169,19 @@ class Profile:
             f"retrain_every_days is {self.retrain_every_days}; allowed: 1 or more",
         )
         require(self.keep_releases >= 2, f"keep_releases is {self.keep_releases}; allowed: 2 or more")
+        for name in ("window", "validation_users"):
+            first, second = getattr(self.item_space, name), getattr(self.recommender_training, name)
+            require(
+                first == second,
+                f"item_space.{name} is {first}; allowed: that of recommender_training, which is {second}: stage 1 "
+                "leaves out the windows that stage 2 is measured on",
+            )
+        kept = self.histories.max_length // 2
+        require(
+            self.recommender.history <= kept,
+            f"recommender.history is {self.recommender.history}; allowed: up to {kept}, half of histories.max_length: "
+            "training and evaluation, which leave out the newest days, have no longer ones",
+        )
 
 
 class _Loader(yaml.SafeLoader):

@@ -56,6 +56,8 @@ RUNS: dict[str, tuple[Objective, RecommenderTrainingConfig]] = {
     "mixture-step": ("mixture", ONE_STEP),
     "dmil-step": ("dmil", ONE_STEP),
     "parts": ("dmil", replace(SHARED, accumulation=3)),
+    # The second process has one user, and nothing to cut into parts.
+    "few": ("mixture", replace(SHARED, batch_users=3, accumulation=2)),
 }
 STOP = 12  # of 16 steps
 # A number added to all scores of a softmax changes nothing: its gradient is rounding, which Adam scales up to a step.
@@ -66,8 +68,8 @@ def items(histories: Histories) -> Items:
     generation, codes = BOOK.encode_best(VECTORS)
     return Items(
         vectors_Id=torch.from_numpy(VECTORS),
-        codes_IL=torch.from_numpy(codes.astype(np.int64)),
-        generation_I=torch.from_numpy(generation.astype(np.int64)),
+        codes_IL=torch.from_numpy(codes.astype(np.uint8)),
+        generation_I=torch.from_numpy(generation.astype(np.uint8)),
         counts_I=torch.from_numpy(np.bincount(histories.items, minlength=ITEMS)),
     )
 

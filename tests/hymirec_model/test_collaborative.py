@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hymirec_model.collaborative import co_occurrence, collaborative_vectors
+from hymirec_model.collaborative import _sample, co_occurrence, collaborative_vectors
 from hymirec_model.config import ItemSpaceConfig
 from hymirec_model.errors import InputError
 from hymirec_model.histories import Histories
@@ -23,12 +23,13 @@ def small(*rows: list[int]) -> Histories:
 
 
 def test_pairs_count_by_their_gap_within_a_user() -> None:
-    found = co_occurrence(small([0, 1, 2], [2, 0]), 4, near=2, decay=0.5).toarray()
+    found = co_occurrence(small([0, 1, 2], [2, 0]), 4, near=2, decay=0.5)
     expected = np.zeros((4, 4))
     for a, b, gap in ((0, 1, 1), (1, 2, 1), (0, 2, 2), (2, 0, 1)):
         expected[a, b] += gap**-0.5
         expected[b, a] += gap**-0.5
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.toarray(), expected, rtol=1e-6)
+    assert found.indices.dtype == np.int32, "memory"
 
 
 def test_what_is_taken_together_lies_together() -> None:
@@ -65,3 +66,21 @@ def test_one_item_or_none_near_another_still_has_a_vector() -> None:
 def test_no_users_is_refused() -> None:
     with pytest.raises(InputError, match="seen 0 users"):
         collaborative_vectors(LOG.of_users(np.zeros(0, np.int64)), ITEMS, CONFIG)
+
+
+def test_of_a_long_log_a_sample_of_users_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory follows the pairs, of which a log has many more than events."""
+    assert _sample(LOG, len(LOG.items), seed=0) is LOG
+    events = len(LOG.items) // 4
+    some, others = (_sample(LOG, events, seed) for seed in (0, 1))
+    longest = int(np.diff(LOG.offsets).max())
+    assert events - longest < len(some.items) <= events and set(some.user_ids) != set(others.user_ids)
+    own = {
+        user: LOG.items[a:b].tolist() for user, a, b in zip(LOG.user_ids, LOG.offsets, LOG.offsets[1:], strict=False)
+    }
+    for user, a, b in zip(some.user_ids, some.offsets, some.offsets[1:], strict=False):
+        assert some.items[a:b].tolist() == own[user], "a history is whole, or not there"
+    whole = collaborative_vectors(LOG, ITEMS, CONFIG)
+    monkeypatch.setattr("hymirec_model.collaborative.MOST_PAIRS", events * CONFIG.near)
+    assert not np.array_equal(collaborative_vectors(LOG, ITEMS, CONFIG), whole)
+    assert len(_sample(LOG, 1, seed=0)) == 1

@@ -53,6 +53,15 @@ def test_long_texts_are_cut(encoder: ContentEncoder) -> None:
     assert cut[-len(short) + 2 :] == short[2:], "the closing prompt was cut off"
 
 
+def test_more_tokens_than_the_model_reads_are_refused_at_once(encoder: ContentEncoder, tmp_path: Path) -> None:
+    places = encoder.backbone.config.max_position_embeddings
+    (empty,) = encoder.tokenize([""])
+    most = places - len(empty) - 1  # the item token
+    assert fresh(tmp_path, max_tokens=most).embed(["word " * places]).shape == (1, encoder.hidden)
+    with pytest.raises(InputError, match=f"max_tokens is {most + 1}; allowed: up to {most}, because minilm-l6 reads"):
+        fresh(tmp_path, max_tokens=most + 1)
+
+
 def test_tuning_moves_everything_and_is_saved(tmp_path: Path) -> None:
     encoder = fresh(tmp_path)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}

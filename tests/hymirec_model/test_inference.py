@@ -76,6 +76,13 @@ def test_saved_folders_give_the_same(model: UserModel, tmp_path: Path) -> None:
     assert (loaded.merge, loaded.scale) == (model.merge, model.scale)
 
 
+def test_codes_that_are_bytes_are_not_copied(model: UserModel) -> None:
+    """A catalogue's are handed over for every bucket of users."""
+    codes, generations = model.codes.astype(np.uint8), model.generations.astype(np.uint8)
+    known, which = model.code_table.checked(codes, generations)
+    assert np.shares_memory(known, codes) and np.shares_memory(which, generations)
+
+
 def test_item_without_codes_is_named(model: UserModel) -> None:
     with pytest.raises(InputError, match="seen item_index 4999; allowed: 0 to 199"):
         model.interests(histories(1, n_items=200, extra=4999))

@@ -30,6 +30,7 @@ def together(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,  # processes that wait for each other would do so for ever
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

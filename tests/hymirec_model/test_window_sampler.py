@@ -58,6 +58,16 @@ def test_nothing_from_the_cut_on_reaches_a_batch_and_no_tie_is_split(
 
 
 @settings(max_examples=25, deadline=None)
+@given(streams.filter(qualified))
+def test_of_each_user_at_least_the_newest_moment_is_drawn(rows: Streams) -> None:
+    histories, where = numbered(rows)
+    sampler = WindowSampler(histories, batch_users=128, history=6, window=2, seed=0, recent=0.0)
+    seen = {where[future[0]] for batch in islice(sampler, 4) for _, future in rows_of(batch)}
+    stamps = [sorted({stamp for _, stamp in row}) for row in rows]
+    assert seen == {(user, row[-1]) for user, row in enumerate(stamps) if len(row) > 1}
+
+
+@settings(max_examples=25, deadline=None)
 @given(streams.filter(qualified), st.integers(1, 4), st.integers(0, 3))
 def test_every_moment_but_the_first_is_drawn(rows: Streams, window: int, seed: int) -> None:
     histories, where = numbered(rows)

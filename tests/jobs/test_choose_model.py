@@ -78,8 +78,8 @@ def trained() -> HyMiRec:
     log = Histories.from_arrow(moving_on(USERS)).before(NOW - WEEK)
     items = Items(
         vectors_Id=torch.from_numpy(vectors(ITEMS)),
-        codes_IL=torch.from_numpy(codes.astype(np.int64)),
-        generation_I=torch.from_numpy(generations.astype(np.int64)),
+        codes_IL=torch.from_numpy(codes.astype(np.uint8)),
+        generation_I=torch.from_numpy(generations.astype(np.uint8)),
         counts_I=torch.from_numpy(np.bincount(log.items, minlength=ITEMS)),
     )
     config = RecommenderTrainingConfig(
