@@ -205,7 +205,7 @@ def _judge_import(case: Any) -> str | None:
         pq.write_table(pa.table(items), source / "items.parquet")
         given = Given(events=f"{source}/events.parquet", items=f"{source}/items.parquet")
         try:
-            import_found(own_parquet.find(given), wh, "parquet", max_bad_share=0)
+            import_found(own_parquet.find(given), wh, "parquet", max_bad_share=0, replace=True)
         except HymirecError as error:
             if wh.partitions("events") or wh.storage.files("items"):
                 return f"{error}: but something was written, of {case}"

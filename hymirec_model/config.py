@@ -181,10 +181,8 @@ class CodebookConfig:
         )
         allowed = [2**bits for bits in range(1, 9)]
         require(self.size in allowed, f"CodebookConfig.size is {self.size}; allowed: {', '.join(map(str, allowed))}")
-        require(
-            self.fit_sample >= self.size,
-            f"CodebookConfig.fit_sample is {self.fit_sample}; allowed: size, which is {self.size}, or more",
-        )
+        seen = f"CodebookConfig.fit_sample is {self.fit_sample}"
+        require(self.fit_sample >= self.size, f"{seen}; allowed: {self.size}, the size, or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,11 +270,9 @@ class RecommenderTrainingConfig:
         _positive(self, "batch_users", "window", "negatives", "clip_norm", "patience", "accumulation")
         _positive(self, "learning_rate", "backbone_learning_rate")
         _not_negative(self, "light_steps", "steps", "validation_users", "validate_steps", "checkpoint_steps")
-        require(
-            self.accumulation <= self.batch_users,
-            f"RecommenderTrainingConfig.accumulation is {self.accumulation}; allowed: 1 to batch_users, which is "
-            f"{self.batch_users}",
-        )
+        seen = f"RecommenderTrainingConfig.accumulation is {self.accumulation}"
+        most = self.batch_users
+        require(self.accumulation <= most, f"{seen}; allowed: 1 to batch_users, which is {most}")
         _share(self, "warmup", "false_negative_cosine", "recent")
 
 

@@ -11,7 +11,7 @@ LOCK = REPOSITORY / "requirements.lock"
 HEADER = """\
 # Every package with its hashes, made from requirements.txt by `make lock`; do not edit.
 # Installed by `make setup` without looking at dependencies again. torch and its CUDA libraries are not in it:
-# pip chooses their build for the machine.
+# which build fits depends on the machine.
 """
 
 

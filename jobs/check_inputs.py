@@ -199,6 +199,8 @@ def check_inputs(
     """
     items = spark.read.schema(spark_schema(inputs.item_types)).parquet(inputs.items.path)
     events = read_events(spark, wh, inputs.events, inputs.event_types)
+    previous = wh.partition("catalog", inputs.previous.ds) if inputs.previous else None
+    old = spark.read.parquet(previous.path) if previous else None
     # The catalogue is committed before the events: accepted_events is what tells that a day is complete.
     with (
         persisted(check_items(items, contract)) as items,
@@ -206,15 +208,14 @@ def check_inputs(
         wh.write_partition("accepted_events", ds) as accepted,
         wh.write_partition("catalog", ds) as catalog,
     ):
-        length = image_length(items)
+        length = image_length(items, old)
         items = judge_images(items, length)
-        write_catalog(spark, wh, catalog, items, judged, inputs, contract, length)
+        write_catalog(spark, catalog, items, judged, inputs, previous, contract, length)
         events = match_items(judged, spark.read.parquet(catalog.path), items.filter("reason IS NOT NULL"))
-        write_accepted(spark, accepted, events, inputs)
+        write_accepted(spark, accepted, events, inputs, catalog.info["numbering"])
         drift = measure_drift(spark, wh, accepted, catalog, inputs, contract)
         quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": with_image_faults(items)})
-        rows_read = {"events": inputs.event_rows, "items": inputs.item_rows}
-        check_shares(ds, quarantined, rows_read, contract.max_bad_share)
+        check_shares(ds, quarantined, {"events": inputs.event_rows, "items": inputs.item_rows}, contract.max_bad_share)
         # A bad day must not hide among the many that a first run takes.
         check_shares(ds, of_day, {f"events, partition ds={ds}": inputs.day_rows}, contract.max_bad_share)
         for name, seen, least in (
@@ -243,16 +244,15 @@ def check_inputs(
 
 def write_catalog(
     spark: SparkSession,
-    wh: Warehouse,
     out: PartitionWriter,
     items: DataFrame,
     events: DataFrame,
     inputs: Inputs,
+    previous: Partition | None,
     contract: ContractConfig,
     image_length: int,
 ) -> None:
     """Write the catalogue, sorted by item_index, from judged items and (in the first run) judged events."""
-    previous = wh.partition("catalog", inputs.previous.ds) if inputs.previous else None
     first_number = previous.info["items"] if previous else 0
     if previous is None:  # the log tells when an item came; later it is the run that first sees it
         first_seen = events.filter("reason IS NULL").groupBy("item_id").agg(F.min("ds").alias("first_ds"))
@@ -279,8 +279,10 @@ def write_catalog(
         out.info["image_length"] = image_length
 
 
-def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs) -> None:
-    """Write the good events, sorted by user and time."""
+def write_accepted(
+    spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs, numbering: str
+) -> None:
+    """Write the good events, with item numbers of the catalogue ``numbering``, sorted by user and time."""
     columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight", "arrived"]
     (
         events.filter("reason IS NULL")
@@ -297,6 +299,7 @@ def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame,
         "days": inputs.days,
         "previous": inputs.previous.ds if inputs.previous else None,
         "content": counts["content"],
+        "numbering": numbering,
     }
 
 

@@ -1,4 +1,4 @@
-"""Take down who asked to be deleted: from the next refresh on, nothing that a refresh writes holds them.
+"""Take down who asked to be deleted: from the next refresh on, histories, interests and releases do not hold them.
 
 Writes the input table ``deletions``, which only grows. The next update_histories leaves them out, and with it
 training, the interests and the release. It does not touch the log that you keep, nor what earlier days wrote: see
@@ -15,6 +15,7 @@ import typer
 from jobs.platform import cli
 from jobs.platform.deletions import add_deletions, read_deletions
 from jobs.platform.errors import JobError
+from jobs.platform.user_histories import UserHistories
 from jobs.platform.warehouse import Warehouse
 
 
@@ -32,7 +33,12 @@ def main(
     wh = Warehouse(warehouse)
     before = set(read_deletions(wh).user_ids)
     now = add_deletions(wh, [*user, *(read_ids(file) if file else [])]).user_ids
-    print(f"deletions: {len(now):,} people, {len(set(now) - before):,} of them new; left out from the next refresh on")
+    new = sorted(set(now) - before)
+    print(f"deletions: {len(now):,} people, {len(new):,} of them new; left out from the next refresh on")
+    newest = wh.latest("histories")
+    if newest is not None and new:
+        known = UserHistories.find(wh, newest.ds).users(new, []).num_rows
+        print(f"of the new ones {known:,} have a history on {newest.ds}; an id that has none may be misspelt")
 
 
 def read_ids(file: Path) -> list[str]:

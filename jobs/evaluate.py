@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -131,7 +131,7 @@ def evaluate(
     champion = Champion.of(wh, ds, parts)
     rivals = champion is not None and not champion.same_model and champion.cut <= cut.date().isoformat()
     if champion is not None and rivals:
-        made[CHAMPION] = champion_lists(wh, champion, task, parts.vectors, config, device)
+        made[CHAMPION] = champion_lists(champion, task, wh.read(parts.vectors, ["item_id"]), config, device)
     for name, kind in BASELINES.items():
         rank_all = partial(rank, kind().fit(task.everyone, n_items, task.cut), task.past, LIST, seed=config.seed)
         made[name] = Lists(rank_all(), rank_all(mask_seen=True))
@@ -240,13 +240,17 @@ def rank_by_interests(
 
 
 def champion_lists(
-    wh: Warehouse, champion: Champion, task: Task, items: Partition, config: EvaluationConfig, device: torch.device
+    champion: Champion, task: Task, items: pa.Table, config: EvaluationConfig, device: torch.device
 ) -> Lists:
-    """The champion's lists: it neither reads nor finds items that came after its release."""
-    item_ids = [str(item) for item in wh.read(items, ["item_id"])["item_id"].to_pylist()]
-    model, vectors, calibration = champion.load(item_ids, device)
-    past = task.past.only_items(np.arange(len(item_ids)) < len(vectors))
-    return rank_by_interests(model, model.interests(past), past, vectors, calibration, config.seed)
+    """The champion's lists in the numbers of ``items``: it neither reads nor finds what came after its release."""
+    today = champion.numbers(items["item_id"].combine_chunks())
+    model, vectors, calibration = champion.load(device)
+    own = np.full(len(items), -1)
+    own[today[today >= 0]] = np.flatnonzero(today >= 0)
+    past = task.past.only_items(own >= 0)
+    past = replace(past, items=own[past.items])
+    found = rank_by_interests(model, model.interests(past), past, vectors, calibration, config.seed)
+    return Lists(*(np.where(items_UL >= 0, today[items_UL], -1) for items_UL in (found.everything, found.unseen)))
 
 
 def user_table(card: Scorecard, task: Task) -> pa.Table:

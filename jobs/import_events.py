@@ -6,10 +6,10 @@
 
 Sources are the modules of jobs.platform.sources. Spark reads and writes all rows; this process sees only examples.
 
-Each day in the files replaces that day in the warehouse, other days stay; the items replace the catalogue, and
-without them the catalogue stays. All of it takes effect at once, when it is complete: see jobs.platform.staging.
-Rows that cannot be read are set aside, see jobs.platform.set_aside; the others are taken as they are, and
-check_inputs judges them.
+Each day in the files replaces that day in the warehouse, other days stay; a day that would lose more than half of its
+rows stops the import. The items replace the catalogue, and without them the catalogue stays. All of it takes effect at
+once, when it is complete: see jobs.platform.staging. Rows that cannot be read are set aside, see
+jobs.platform.set_aside; the others are taken as they are, and check_inputs judges them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pyspark.sql import functions as F
 
 from jobs.platform import cli
 from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, read_footers
-from jobs.platform.errors import JobError
+from jobs.platform.errors import JobError, WarehouseError
+from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig
 from jobs.platform.set_aside import Fault, check_share, count_rows, record_name, write_record
 from jobs.platform.sources import SOURCES
@@ -39,6 +40,8 @@ LATEST = 4102444800  # 2100-01-01: a later time means that the unit is not secon
 NO_DAY = "not from 1970 to 2100 (--time-unit says what a number counts)"
 ROWS_A_FILE = 1_000_000
 _DEFAULT_SHARE = ContractConfig().max_bad_share
+_LEAST_LEFT = 0.5  # of a day's rows: with fewer, a part of the day was given for the whole
+_NAMED = 5  # days in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,9 @@ def main(
     max_bad_share: Annotated[
         float, typer.Option(min=0, max=1, help="Largest share of a table's rows that may be unreadable.")
     ] = _DEFAULT_SHARE,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where a day then has less than half of the rows it had.")
+    ] = False,
 ) -> None:
     """Bring events and items into a warehouse.
 
@@ -126,7 +132,7 @@ def main(
     found = SOURCES[source].find(given)
     if found.items is None:
         wh.items()  # there has to be a catalogue to keep
-    print(import_found(found, wh, source, max_bad_share))
+    print(import_found(found, wh, source, max_bad_share, replace=replace))
 
 
 def check_options(source: str, given: Given) -> None:
@@ -154,7 +160,9 @@ def check_outside(table: str, path: str, warehouse: Warehouse) -> None:
             )
 
 
-def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share: float = _DEFAULT_SHARE) -> Summary:
+def import_found(
+    found: Found, warehouse: Warehouse, source: str, max_bad_share: float = _DEFAULT_SHARE, *, replace: bool = False
+) -> Summary:
     """Read what a source has found and write the input tables, one file a day for events.
 
     Parameters
@@ -165,6 +173,8 @@ def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share:
         Name of the source, for the record of rows that are set aside.
     max_bad_share : float
         Largest share of a table's rows that may be unreadable, 0 to 1.
+    replace : bool
+        Whether a day may lose more than half of its rows.
 
     Returns
     -------
@@ -173,7 +183,8 @@ def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share:
     Raises
     ------
     JobError
-        If a table is empty, or too many of its rows cannot be read; the input tables stay as they were.
+        If a table is empty, too many of its rows cannot be read, or a day would lose more than half of its rows; the
+        input tables stay as they were.
     """
     spark = session("import_events")
     tables = {"events": set_aside(with_day(found.events(spark)))}
@@ -195,6 +206,8 @@ def import_found(found: Found, warehouse: Warehouse, source: str, max_bad_share:
             files = -(-counted["items"][0] // ROWS_A_FILE)
             good_rows["items"].coalesce(files).write.parquet(warehouse.storage.spark_path(folder, "items"))
         write_events(good_rows["events"], warehouse.storage.spark_path(folder, "events"))
+        if not replace:
+            check_losses(warehouse, folder)
     catalogue = counted["items"][0] if found.items else rows_of_items(warehouse)
     summary = summarize(good_rows["events"], catalogue, found.items is None, faults, record)
     for rows in tables.values():
@@ -225,6 +238,33 @@ def write_events(events: DataFrame, path: str) -> None:
         .write.partitionBy("ds")
         .parquet(path)
     )
+
+
+def check_losses(warehouse: Warehouse, staged_in: str) -> None:
+    """Refuse days that would lose more than half of their rows, by the footers of their files."""
+    new = _rows_a_day(warehouse, f"{staged_in}/events")
+    try:
+        old = _rows_a_day(warehouse, "events", set(new))
+    except WarehouseError:  # what nobody can read has nothing to lose
+        return
+    lost = [
+        f"{day} with {new[day]:,} rows in place of {old[day]:,}" for day in old if new[day] < old[day] * _LEAST_LEFT
+    ]
+    if lost:
+        more = f" and {len(lost) - _NAMED:,} more days" if len(lost) > _NAMED else ""
+        raise JobError(
+            f"table events: seen {', '.join(lost[:_NAMED])}{more}; allowed: half of a day's rows or more, because an "
+            "import replaces the days that it has; give all events of these days, or --replace if this is all of them"
+        )
+
+
+def _rows_a_day(warehouse: Warehouse, folder: str, days: set[str] | None = None) -> dict[str, int]:
+    names = [name for name in warehouse.storage.files(folder) if name.endswith(".parquet")]
+    chosen = {name: day for name in sorted(names) if (day := ds_of(name.partition("/")[0])) and day in (days or {day})}
+    rows = dict.fromkeys(chosen.values(), 0)
+    for file in read_footers(warehouse.filesystem, warehouse.storage.path(folder), list(chosen)):
+        rows[chosen[file.name]] += file.rows
+    return rows
 
 
 def summarize(events: DataFrame, catalogue: int, kept: bool, faults: list[Fault], record: str) -> Summary:

@@ -14,9 +14,13 @@ import getpass
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 
 from jobs.platform import cli, model_choice, registry, releases, switches, tracking
+from jobs.platform.deletions import read_deletions
 from jobs.platform.manifest import ReleaseError, check_id, read_manifest
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
@@ -33,14 +37,20 @@ class Report:
     """See :func:`jobs.platform.switches.record`."""
     restored: list[str]
     """Partitions of models that are those of the release again."""
+    deleted: int
+    """Users of the release who asked to be deleted since."""
 
     def __str__(self) -> str:
         record = self.record
         left = f" instead of {record['from']['release']}" if record["from"] else ""
         parts = f"\nmodels put back in force: {', '.join(self.restored)}" if self.restored else ""
+        deleted = (
+            f"\n{self.deleted:,} people of this release have asked to be deleted since: leave them out where it is "
+            "served, and run the day again"
+        )
         return (
             f"CURRENT: {self.release.id}{left}, by {record['who']}: {record['why']}\n"
-            f"{registry.MODEL}: champion is version {self.version}{parts}"
+            f"{registry.MODEL}: champion is version {self.version}{parts}{deleted if self.deleted else ''}"
         )
 
 
@@ -101,7 +111,9 @@ def roll_back(release: Release, left: str, who: str, why: str) -> Report:
     restored = model_choice.restore_parts(release.warehouse, release)
     entry = switches.record(release, left=left, kind="rollback", who=who, why=why)
     releases.switch(release)  # last: until then a second call without --to finds the same release
-    return Report(release, version, entry, restored)
+    gone = pa.array(read_deletions(release.warehouse).user_ids, pa.string())
+    deleted = int(np.count_nonzero(pc.is_in(release.table("interests", ["user_id"])["user_id"], value_set=gone)))
+    return Report(release, version, entry, restored, deleted)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 from jobs.platform.item_images import IMAGE
 from jobs.platform.profile import ContractConfig
 
+NOT_TEXT = "not UTF-8"
 ITEM_COLUMNS = ("item_id", "title", "description", "category", "updated_at")
 
 
@@ -36,7 +37,8 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
             items = items.withColumn(name, F.lit(None).cast("string"))
     images = [name for name in items.columns if name == IMAGE]
     items = items.select(*ITEM_COLUMNS, *images)
-    column = F.when(is_blank("item_id"), "item_id").when(is_blank("title"), "title")
+    garbled = F.col("item_id").isNotNull() & ~F.is_valid_utf8("item_id")  # titles are mended where text is tidied
+    column = F.when(garbled | is_blank("item_id"), "item_id").when(is_blank("title"), "title")
     items = items.withColumn("column_name", column)
     content = F.xxhash64(F.lit(contract.seed), "title", "description", "category")
     order: list[Column | str] = [F.col("updated_at").desc_nulls_last(), content]
@@ -47,7 +49,9 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
         items.withColumn("place", place)
         .withColumn(
             "reason",
-            F.when(F.col("column_name").isNotNull(), "null or empty").when(duplicate, "duplicate of another row"),
+            F.when(garbled, NOT_TEXT)
+            .when(F.col("column_name").isNotNull(), "null or empty")
+            .when(duplicate, "duplicate of another row"),
         )
         .withColumn("column_name", F.when(duplicate, "item_id").otherwise(F.col("column_name")))
         .drop("place")

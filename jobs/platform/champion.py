@@ -6,10 +6,12 @@ An evaluation ranks with it beside the day's own model, on the same users, so th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.platform import releases
 from jobs.platform.errors import WarehouseError
@@ -46,30 +48,33 @@ class Champion:
         parts = self.release.manifest["model_parts"].values()
         return max(str(part["info"].get("cut", "")) for part in parts)
 
-    def load(
-        self, item_ids: list[str], device: torch.device
-    ) -> tuple[UserModel, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Load the model, its item vectors of shape (n, d), and the vectors that weights of interests are made from.
+    def numbers(self, item_ids: pa.Array[Any]) -> npt.NDArray[np.int64]:
+        """Number today of each of the champion's n items, -1 where an item is not in today's catalogue.
+
+        They are those of the release, but where a past day has been run again: it numbers anew what came since.
 
         Parameters
         ----------
-        item_ids : list of str
-            Items of the day in the order of item_index; the champion knows the first n of them.
-        device : torch.device
+        item_ids : array of strings
+            Items of the day in the order of item_index.
 
         Raises
         ------
         WarehouseError
-            If the release numbers its items otherwise, so that the two cannot be compared.
+            If the day has none of the champion's items.
         """
+        found = pc.index_in(self.release.recommender.names["item_id"].combine_chunks(), value_set=item_ids)
+        if found.null_count == len(found):
+            raise WarehouseError(
+                f"release {self.release.id}: seen no item of today's catalogue; allowed: a catalogue that only grows. "
+                "Was the warehouse made anew? Then move its folder releases away too"
+            )
+        return np.asarray(found.fill_null(-1).to_numpy(), np.int64)
+
+    def load(self, device: torch.device) -> tuple[UserModel, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Load the model, its item vectors of shape (n, d), and the vectors that weights of interests are made from."""
         from hymirec_model.inference import calibration_sample
 
         recommender = self.release.recommender
-        known = recommender.names["item_id"].to_pylist()
-        if known != item_ids[: len(known)]:
-            raise WarehouseError(
-                f"release {self.release.id}: seen other items under the numbers of today's catalogue; allowed: a "
-                "catalogue that only grows. Was the warehouse made anew? Then move its folder releases away too"
-            )
         vectors = recommender.vectors.astype(np.float32)
         return recommender.load_user_model(device), vectors, vectors[calibration_sample(len(vectors))]

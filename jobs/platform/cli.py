@@ -28,6 +28,7 @@ _CAUSES = {
     os.strerror(errno.ENOSPC): ("disk", "allowed: room for what the job writes; free some and run it again", 75),
     "AWS Error NETWORK_CONNECTION": ("store", "allowed: an answer; look at AWS_ENDPOINT_URL, and run it again", 75),
     "AWS Error ACCESS_DENIED": ("store", "allowed: credentials that may list, read, write and delete there", 2),
+    "[FAILED_READ_FILE.FILE_NOT_EXIST": ("input", "allowed: files that stay while they are read; run it again", 75),
     "[FAILED_READ_FILE": _DAMAGED,
     "Truncated compressed stream": _DAMAGED,
     "zlib inflate failed": _DAMAGED,

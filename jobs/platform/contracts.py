@@ -142,6 +142,7 @@ def check_columns(table: str, facts: Sequence[FileFacts], contract: Contract) ->
     for column in contract:
         allowed = f"{' or '.join(column.types)}{'' if column.required else ', or no such column'}"
         seen: set[str] = set()
+        empty = ""
         for file in facts:
             if column.name in file.repeated:
                 raise SchemaError(
@@ -159,13 +160,18 @@ def check_columns(table: str, facts: Sequence[FileFacts], contract: Contract) ->
                     )
                 continue
             if kind == "null" and not column.required:
-                continue  # a column without a single value
+                empty = file.name
+                continue
             if kind not in column.types:
                 raise SchemaError(table, column.name, f"type {kind}", allowed, file.name)
             seen.add(NANOSECONDS if column.name in file.nanosecond else kind)
         if len(seen) > 1 and frozenset(seen) not in _WIDER:
             mixed = " and ".join(sorted(seen))
             raise SchemaError(table, column.name, f"{mixed} in different files", "one type in all files")
+        if seen and empty:  # Spark does not read the two together
+            mixed = f"no type, as it has no single value, where other files have {' and '.join(sorted(seen))}"
+            allowed = f"{allowed}; write it with its type, or leave it out of this file"
+            raise SchemaError(table, column.name, mixed, allowed, empty)
         if seen:
             found[column.name] = _WIDER.get(frozenset(seen)) or seen.pop()
     return found

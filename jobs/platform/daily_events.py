@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.platform.catalog import is_blank
+from jobs.platform.catalog import NOT_TEXT, is_blank
 from jobs.platform.contracts import spark_schema
 from jobs.platform.warehouse import Warehouse
 
@@ -43,14 +43,15 @@ def judge_events(events: DataFrame, max_late_days: int) -> DataFrame:
     """Add ``column_name`` and ``reason``: null for a row that is good by itself."""
     midnight = F.unix_date(F.to_date("ds")).cast("bigint") * 86400
     in_time = F.col("timestamp").between(midnight - 86400 * max_late_days, midnight + 86399)
-    rules = {
-        "user_id": (is_blank("user_id"), "null or empty"),
-        "item_id": (is_blank("item_id"), "null or empty"),
-        "timestamp": (~F.coalesce(in_time, F.lit(False)), "null or outside its day (contract.max_late_days)"),
-        "weight": (~F.col("weight").between(0, F.lit(3.4e38)), "negative or not a number"),
-    }
+    rules = [
+        ("user_id", is_blank("user_id"), "null or empty"),
+        ("item_id", is_blank("item_id"), "null or empty"),
+        *((name, ~F.is_valid_utf8(name), NOT_TEXT) for name in ("user_id", "item_id", "event")),
+        ("timestamp", ~F.coalesce(in_time, F.lit(False)), "null or outside its day (contract.max_late_days)"),
+        ("weight", ~F.col("weight").between(0, F.lit(3.4e38)), "negative or not a number"),
+    ]
     column, reason = F.lit(None).cast("string"), F.lit(None).cast("string")
-    for name, (bad, why) in reversed(rules.items()):
+    for name, bad, why in reversed(rules):
         column = F.when(bad, name).otherwise(column)
         reason = F.when(bad, why).otherwise(reason)
     return events.withColumn("column_name", column).withColumn("reason", reason)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from jobs.platform.errors import JobError
@@ -104,16 +106,16 @@ def spread_users(release: Release, n: int) -> list[str]:
 
 def render(user: Explained) -> RenderableType:
     """An explained user as rich tables."""
-    history = _table(f"user {user.user_id}: the last {len(user.recent)} of {user.n_events:,} events")
+    history = _table(f"user {escape(user.user_id)}: the last {len(user.recent)} of {user.n_events:,} events")
     history.add_column("day", no_wrap=True)
     history.add_column("title")
     for day, title in user.recent:
-        history.add_row(day, title)
+        history.add_row(day, escape(title))
     interests = _table(f"{len(user.interests)} interests, each by the titles that are nearest to it of all (cosine)")
     interests.add_column("interest", justify="right")
     interests.add_column("nearest titles")
     for number, nearest in enumerate(user.interests, 1):
-        shown = "\n".join(f"{cosine:.2f}  {title}" for cosine, title in nearest)
+        shown = "\n".join(f"{cosine:.2f}  {escape(title)}" for cosine, title in nearest)
         interests.add_row(str(number), shown, end_section=True)
     retrieved = _table(
         f"what would be retrieved: the first {len(user.retrieved)}, by the nearest interest; before: times taken"
@@ -122,7 +124,8 @@ def render(user: Explained) -> RenderableType:
         retrieved.add_column(name, justify="right" if name in ("rank", "interest", "before") else "left")
     for rank, item in enumerate(user.retrieved, 1):
         before = str(item.before or "")
-        retrieved.add_row(str(rank), str(item.interest), before, item.title, item.category, item.item_id)
+        names = (escape(name) for name in (item.title, item.category, item.item_id))
+        retrieved.add_row(str(rank), str(item.interest), before, *names)
     return Group(history, interests, retrieved)
 
 
@@ -151,14 +154,16 @@ def nearest_titles(cosines: npt.NDArray[np.floating], titles: list[str]) -> list
     list of list of (cosine, title)
         By interest, nearest first; at most NEAREST.
     """
-    names, place = np.unique(titles, return_inverse=True)
+    # By a dictionary: an array of text gives every title the room of the longest.
+    coded = pa.array(titles, pa.string()).dictionary_encode()
+    names, place = coded.dictionary.to_pylist(), coded.indices.to_numpy()
     best = np.full((len(names), cosines.shape[1]), -np.inf)
     np.maximum.at(best, place, cosines)
     owner = best.argmax(1)
     found = []
     for interest, mine in enumerate(np.flatnonzero(owner == k) for k in range(cosines.shape[1])):
         top = mine[np.argsort(-best[mine, interest], kind="stable")[:NEAREST]]
-        found.append([(float(best[title, interest]), str(names[title])) for title in top])
+        found.append([(float(best[title, interest]), names[title]) for title in top])
     return found
 
 

@@ -17,12 +17,14 @@ from typing import Any
 from scipy.spatial.distance import jensenshannon
 
 from jobs.platform.errors import ContractBreach
-from jobs.platform.input_statistics import DISTRIBUTIONS, Statistics
+from jobs.platform.input_statistics import DISTRIBUTIONS, OTHER, Statistics
 from jobs.platform.profile import ContractConfig
 from jobs.platform.warehouse import Partition
 
 COUNTS = ("rows", "users", "items")
 SHARES = ("top_user", "top_item", "new_items", "no_seq")
+LEAST_EXPECTED = 20
+"""Events that a value of a distribution should have on such a day; rarer values are compared as one."""
 _MOST_NAMED = 6  # findings in a message
 
 
@@ -231,8 +233,11 @@ def _distribution(
     pooled: Counter[str] = Counter()
     for other in usual:
         pooled.update(other[name])
-    far = distance(seen, pooled)
     rows, total = sum(seen.values()), pooled.total()
+    # Of values that a day has a few times only, chance alone makes two days differ, and the more such values the more.
+    common = {value for value, count in pooled.items() if count * rows >= LEAST_EXPECTED * total}
+    seen, pooled = _folded(seen, common), _folded(pooled, common)
+    far = distance(seen, pooled)
     moved = max(sorted(seen.keys() | pooled.keys()), key=lambda v: abs(seen.get(v, 0) / rows - pooled[v] / total))
     return Finding(
         "events",
@@ -243,3 +248,11 @@ def _distribution(
         f"{most:g} (contract.{setting})",
         far / most,
     )
+
+
+def _folded(counts: Mapping[str, int], common: Collection[str]) -> Counter[str]:
+    """Counts of the common values, and of all others together."""
+    found: Counter[str] = Counter()
+    for value, count in counts.items():
+        found[value if value in common else OTHER] += count
+    return found

@@ -1,11 +1,12 @@
 """Image vectors of items: judged by check_inputs, kept in the catalogue, read by train_item_space.
 
-All have one length, the one that most of the day's items have. One that is bad costs an item its image, not its place
-in the catalogue.
+All have one length, the one that most items have: the day's, and those of the catalogue before that the day lacks.
+One that is bad costs an item its image, not its place in the catalogue.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
@@ -21,12 +22,24 @@ from jobs.platform.warehouse import Warehouse
 IMAGE = "image_vector"
 
 
-def image_length(items: DataFrame) -> int:
-    """Length that most image vectors of good rows have, 0 where there is none; of equally many the shortest."""
-    if IMAGE not in items.columns:
+def image_length(items: DataFrame, previous: DataFrame | None) -> int:
+    """Length that most image vectors have, 0 where there is none; of equally many the shortest.
+
+    Parameters
+    ----------
+    items : pyspark.sql.DataFrame
+        The day's judged rows, of which the good ones count.
+    previous : pyspark.sql.DataFrame or None
+        The catalogue that the day continues; items that the day lacks keep their images.
+    """
+    good = items.filter("reason IS NULL")
+    images = [good.select(IMAGE)] if IMAGE in items.columns else []
+    if previous is not None and IMAGE in previous.columns:
+        images.append(previous.join(good, "item_id", "left_anti").select(IMAGE))
+    if not images:
         return 0
-    sizes = items.filter(f"reason IS NULL AND size({IMAGE}) > 0").groupBy(F.size(IMAGE).alias("size")).count()
-    first = sizes.orderBy(F.desc("count"), "size").first()
+    sizes = functools.reduce(DataFrame.union, images).filter(f"size({IMAGE}) > 0").groupBy(F.size(IMAGE).alias("size"))
+    first = sizes.count().orderBy(F.desc("count"), "size").first()
     return 0 if first is None else int(first["size"])
 
 
@@ -34,6 +47,8 @@ def judge_images(items: DataFrame, length: int) -> DataFrame:
     """Add ``image_fault``, null where nothing is wrong, and make bad images null; without images drop the column."""
     if not length:
         return items.drop(IMAGE)
+    if IMAGE not in items.columns:
+        items = items.withColumn(IMAGE, F.lit(None).cast("array<float>"))
     image = F.when(F.size(IMAGE) > 0, F.col(IMAGE))  # an empty list is no image
     finite = F.forall(image, lambda x: F.coalesce(F.abs(x) < float("inf"), F.lit(False)))  # Spark: NaN is above it
     fault = (

@@ -64,17 +64,23 @@ def check_days(chain: list[Partition], days: set[str]) -> None:
 
 
 def check_numbering(warehouse: Warehouse, chain: list[Partition]) -> None:
-    """Check that the item numbers of each catalogue of a chain still continue those of the one before it.
+    """Check that the item numbers of each day of a chain are those of its catalogue, which continues the one before it.
 
     Raises
     ------
     WarehouseError
-        If a day was run again with other items after a later day had numbered its items on top of it: the
-        same item_index would stand for two items.
+        If a day was run again with other items after a later day had numbered its items on top of it, or was cut
+        short after its catalogue: the same item_index would stand for two items.
     """
     parent: Partition | None = None
     for accepted in chain:
         catalog = warehouse.partition("catalog", accepted.ds)
+        if accepted.info["numbering"] != catalog.info["numbering"]:
+            raise WarehouseError(
+                f"table accepted_events, column item_index: seen numbers of another catalogue than that of "
+                f"ds={accepted.ds} (check_inputs of that day was cut short); allowed: those of the day's own; run "
+                f"check_inputs of {accepted.ds} again"
+            )
         if parent is not None and catalog.info["parent_numbering"] != parent.info["numbering"]:
             later = ", ".join(p.ds for p in chain if p.ds > parent.ds)
             raise WarehouseError(

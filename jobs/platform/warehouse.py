@@ -15,9 +15,7 @@ retries do no harm: each has its own folder and the last one to finish counts.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -30,9 +28,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from jobs.platform import downloads
 from jobs.platform.attempts import clean, give_up
 from jobs.platform.errors import MissingPartition, WarehouseError
-from jobs.platform.local import state_folder
 from jobs.platform.names import check_ds, check_pointer, check_table, ds_of
 from jobs.platform.storage import Storage
 
@@ -189,20 +187,15 @@ class Warehouse:
         return self.local_folder(partition.folder)  # an attempt never changes once committed
 
     def local_folder(self, folder: str) -> Path:
-        """A folder that never changes, on this machine: itself when local, else a download in HYMIREC_CACHE.
+        """A folder that never changes, on this machine: itself when local, else :func:`downloads.local_copy`.
 
         Parameters
         ----------
         folder : str
             Relative to the warehouse.
         """
-        if self.storage.local is not None:
-            return self.storage.local / folder
-        cache = Path(os.environ.get("HYMIREC_CACHE") or state_folder() / "cache")
-        target = cache / hashlib.sha256(self.uri.encode()).hexdigest()[:16] / folder
-        if not target.exists():
-            self.storage.download(folder, target)
-        return target
+        local = self.storage.local
+        return downloads.local_copy(self.storage, folder) if local is None else local / folder
 
     @contextmanager
     def write_partition(self, table: str, ds: str, *, resumable: bool = False) -> Iterator[PartitionWriter]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -174,6 +175,28 @@ def test_bad_rows_go_to_quarantine_with_a_reason(
     unknown = {row["item_id"]: reason for _, column, reason, row in rows if "in the catalogue" in reason}
     assert unknown == {"nobody": "no row in the catalogue", "e": "its row in the catalogue is in quarantine"}
     assert len(warehouse.partition("quarantine", D1).files) == 1
+
+
+def test_text_that_is_not_utf_8_goes_to_quarantine(
+    check: Check, put_events: Put, put_items: Put, warehouse: Warehouse, at: At
+) -> None:
+    """As another tool may write it; every later reader would stop at it."""
+    good = {"user_id": "u", "item_id": "i0", "event": "buy", "timestamp": at(D1)}
+    broken = [good | {name: "?"} for name in ("user_id", "item_id", "event")]
+    for path in (put_events(D1, [good, *broken]), put_items([*ITEMS, {"item_id": "?", "title": "A title"}])):
+        table = pq.read_table(path, partitioning=None)
+        for number, name in enumerate(table.column_names):
+            if table.schema.field(name).type == pa.string():
+                texts = [text and text.replace("?", "\xef").encode("latin-1") for text in table[name].to_pylist()]
+                table = table.set_column(number, name, pa.array(texts, pa.binary()).view(pa.string()))
+        pq.write_table(table, path)
+    report = check(D1)
+    assert report.quarantined == {
+        **{f"events.{name}: not UTF-8": 1 for name in ("event", "item_id", "user_id")},
+        "items.item_id: not UTF-8": 1,
+    }
+    assert report.accepted == 1 and len(quarantine(warehouse, D1)) == 4
+    assert set(catalog(warehouse, D1)) == {item["item_id"] for item in ITEMS}
 
 
 def test_a_breach_stops_the_run(check: Check, put_events: Put, put_items: Put, warehouse: Warehouse, at: At) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,16 @@ from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
 from jobs.encode_items import encode_items
 from jobs.encode_items import find_inputs as codes_inputs
-from jobs.evaluate import evaluate
+from jobs.evaluate import champion_lists, evaluate, set_task
 from jobs.export_interests import export_interests
 from jobs.platform import cli, model_choice, releases, tracking
+from jobs.platform.champion import Champion
+from jobs.platform.errors import WarehouseError
 from jobs.platform.gate import read_evaluation
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
 from jobs.platform.spark import session
-from jobs.platform.training import evaluation_cut, version_of
+from jobs.platform.training import evaluation_cut, read_histories, version_of
 from jobs.platform.user_histories import UserHistories
 from jobs.platform.user_models import ModelParts
 from jobs.platform.warehouse import Warehouse
@@ -219,6 +222,28 @@ def test_a_refusal_that_was_cut_short_is_completed_and_stands_when_run_again(wh:
         assert info(wh, "recommender", NEXT)["model_version"] == good
         assert choice(wh, NEXT) == decided
         derive(wh, NEXT)
+
+
+def test_a_champion_is_compared_by_its_items_though_a_past_day_numbered_them_anew(wh: Warehouse) -> None:
+    put_model(wh, NEXT, shuffled())
+    write_day(wh, NEXT)
+    config = EvaluationConfig()
+    task = set_task(read_histories(wh, NEXT, USERS), evaluation_cut(NEXT, config.holdout_days), config)
+    parts = ModelParts.find(wh, NEXT)
+    champion = Champion.of(wh, NEXT, parts)
+    items = wh.read(parts.vectors, ["item_id"])
+    assert champion is not None
+    lists = champion_lists(champion, task, items, config, torch.device("cpu"))
+
+    order = np.random.default_rng(0).permutation(ITEMS)
+    anew = np.argsort(order)  # number of each item from now on
+    moved = replace(task, past=replace(task.past, items=anew[task.past.items]))
+    again = champion_lists(champion, moved, items.take(order), config, torch.device("cpu"))
+    for one, other in zip(lists, again, strict=True):
+        assert np.array_equal(np.where(one >= 0, anew[one], -1), other)
+    elsewhere = pa.table({"item_id": [f"other {n}" for n in range(ITEMS)]})
+    with pytest.raises(WarehouseError, match="seen no item of today's catalogue"):
+        champion_lists(champion, task, elsewhere, config, torch.device("cpu"))
 
 
 def test_an_equal_challenger_passes_and_a_kept_model_is_not_compared(wh: Warehouse, tmp_path: Path) -> None:

@@ -38,9 +38,11 @@ def bring(spark: SparkSession, warehouse: Warehouse, tmp_path: Path) -> Callable
         pq.write_table(pa.table(data), path)
         return str(path)
 
-    def run(events: dict[str, Any], items: dict[str, Any] | None = ITEMS, **options: Any) -> Summary:
+    def run(
+        events: dict[str, Any], items: dict[str, Any] | None = ITEMS, *, replace: bool = False, **options: Any
+    ) -> Summary:
         given = Given(events=write("events", events), items=write("items", items) if items else None, **options)
-        return import_found(own_parquet.find(given), warehouse, "parquet")
+        return import_found(own_parquet.find(given), warehouse, "parquet", replace=replace)
 
     return run
 
@@ -102,6 +104,26 @@ def test_only_the_days_of_the_file_are_replaced_and_a_rerun_changes_nothing(
         "1970-01-01": "u",
         "1970-01-02": "v",
     }
+
+
+def test_a_part_of_a_day_does_not_replace_the_day(bring: Callable[..., Summary], warehouse: Warehouse) -> None:
+    def at(*timestamps: int) -> dict[str, Any]:
+        return {"user_id": ["u"] * len(timestamps), "item_id": ["a"] * len(timestamps), "timestamp": list(timestamps)}
+
+    bring(at(0, 1, 2, 3, 4))
+    before = days(warehouse)
+    message = r"events: seen 1970-01-01 with 2 rows in place of 5; allowed: half of a day's rows or more, .*--replace"
+    with pytest.raises(JobError, match=message):
+        bring(at(7, 8, DAY))
+    assert days(warehouse) == before and list(Path(warehouse.uri, ".import").glob("*/*")) == []
+    bring(at(0, 1, 2, DAY))
+    assert {ds: len(rows) for ds, rows in days(warehouse).items()} == {"1970-01-01": 3, "1970-01-02": 1}
+    bring(at(0), replace=True)
+    assert len(days(warehouse)["1970-01-01"]) == 1
+    (damaged,) = Path(warehouse.uri, "events", "ds=1970-01-01").glob("*.parquet")
+    damaged.write_bytes(b"PAR1")
+    bring(at(0))
+    assert len(days(warehouse)["1970-01-01"]) == 1
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,32 @@ def test_a_title_stands_for_the_interest_that_its_nearest_product_is_nearest_to(
     first, second = explain.nearest_titles(cosines, titles)
     assert first[:2] == [(0.9, "bread"), (0.8, "milk")] and len(first) == explain.NEAREST
     assert second == [(0.7, "beer"), (0.4, "tea")]
+
+
+def test_one_long_title_takes_the_memory_of_one() -> None:
+    titles = [*(f"thing {i}" for i in range(2000)), "x" * 1_000_000]
+    tracemalloc.start()
+    try:
+        explain.nearest_titles(np.random.default_rng(0).normal(size=(2001, 2)), titles)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_are_shown_as_they_are() -> None:
+    odd = ["Shirt [/red]", "[new] [bold]mug"]
+    user = explain.Explained(
+        user_id="[b]",
+        n_events=1,
+        recent=[("2020-01-01", odd[0])],
+        interests=[[(0.5, odd[1])]],
+        retrieved=[explain.Retrieved(odd[0], "[i]", odd[1], 1, 0.5, 0)],
+    )
+    console = cli.console()
+    with console.capture() as shown:
+        console.print(explain.render(user))
+    assert all(shown.get().count(name) == 2 for name in odd)
+    assert "user [b]:" in shown.get() and "[i]" in shown.get()
 
 
 def test_inspect_prints_the_user(wh: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:

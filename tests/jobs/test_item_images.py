@@ -98,6 +98,15 @@ def test_images_live_as_long_as_their_items_and_their_model(check: Check, wareho
     assert read_images(warehouse, "2024-03-02") is None
 
 
+def test_a_file_of_new_items_leaves_the_images_of_the_others(check: Check, warehouse: Warehouse) -> None:
+    check(D1, {"a": [1.0, 0.0], "b": [0.0, 1.0], "d": [1.0, 1.0]})
+    check(D2, {"c": None})
+    assert images_of(warehouse, D2) == {"a": [1.0, 0.0], "b": [0.0, 1.0], "d": [1.0, 1.0], "c": None}
+    report = check(D3, {"c": [1.0, 2.0, 3.0], "e": None})  # most have two numbers
+    assert report.quarantined == {"items.image_vector: not 2 numbers, as most have": 1}
+    assert images_of(warehouse, D3) == images_of(warehouse, D2) | {"e": None}
+
+
 def add_images(wh: Warehouse, ds: str, images: list[Any] | None) -> None:
     """Write the catalogue of ``ds`` as that of DAY, with these images."""
     table = wh.read(wh.partition("catalog", DAY))

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from jobs import rollback
 from jobs.platform import cli, model_choice, releases, switches
+from jobs.platform.deletions import add_deletions
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.published_days import DAY, NEXT, alias, publish, write_day
@@ -67,6 +68,14 @@ def test_current_aliases_and_models_go_back_together_and_on_record(
         [MlflowClient().get_experiment_by_name("hymirec").experiment_id], "attributes.run_name = 'rollback'"
     )
     assert [(found.info.status, found.data.params["why"]) for found in runs] == [("FINISHED", REASON)]
+
+
+def test_people_who_asked_to_be_deleted_are_told_of(wh: Warehouse, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Release.open(wh, Release.open(wh).parent)
+    somebody = str(first.table("interests", ["user_id"])["user_id"][0])
+    add_deletions(wh, [somebody, "nobody"])
+    assert run(wh, "--reason", REASON) == 0
+    assert "\n1 people of this release have asked to be deleted since: leave them out" in capsys.readouterr().out
 
 
 def test_a_rollback_by_mistake_is_taken_back(wh: Warehouse, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def interest_map(shown: InterestMap) -> Figure:
     figure, axes = panels(*((1, 1) if len(shown.users) < 2 else (2, 2)), height=4.2)
     named = [name for name, _ in Counter(name for name in shown.categories if name != OTHERS).most_common()]
     looks = [(OTHERS, GREY, "other categories" if named else "items")]
-    looks += [(name, colour, name[:_LETTERS]) for name, colour in zip(named, COLOURS, strict=False)]
-    categories = np.array(shown.categories)
+    looks += [(name, colour, _plain(name)) for name, colour in zip(named, COLOURS, strict=False)]
+    categories = np.array(shown.categories, object)
     low, high = _limits(shown)
     for place, axis in enumerate(axes):
         for name, colour, label in looks:
@@ -43,7 +43,7 @@ def interest_map(shown: InterestMap) -> Figure:
             axis.scatter(
                 x, y, s=70, marker="D", color="white", edgecolors="black", linewidths=1.3, label="interests", zorder=4
             )
-            axis.set_title(f"user {user.user_id[:_LETTERS]}: {user.n_events:,} events", fontsize=10)
+            axis.set_title(f"user {_plain(user.user_id)}: {user.n_events:,} events", fontsize=10)
         elif shown.users:
             axis.set_axis_off()
         axis.set_xlim(low[0], high[0])
@@ -62,6 +62,11 @@ def interest_map(shown: InterestMap) -> Figure:
             handle.set_alpha(1)
             handle.set_sizes([45])
     return figure
+
+
+def _plain(name: str) -> str:
+    """A name's beginning, in which a dollar begins no formula."""
+    return name[:_LETTERS].replace("$", r"\$")
 
 
 def _limits(shown: InterestMap) -> tuple[np.ndarray, np.ndarray]:

@@ -38,6 +38,8 @@ def job(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "part-0.parquet")
     if warehouse == "damaged":
         raise RuntimeError("Job aborted\n[FAILED_READ_FILE.NO_HINT] Encountered error while reading file a.parquet.")
+    if warehouse == "replaced":
+        raise RuntimeError("Job aborted\n[FAILED_READ_FILE.FILE_NOT_EXIST] Encountered error while reading file a.")
     if warehouse == "broken":
         raise RuntimeError("unexpected")
     print(warehouse, ds, profile, retrain, cli.refresh_id_or_default(refresh_id, ds))
@@ -61,7 +63,7 @@ def test_an_explained_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("warehouse", "code"), [("empty", 2), ("odd", 2), ("untracked", 75), ("full", 75), ("damaged", 2)]
+    ("warehouse", "code"), [("empty", 2), ("odd", 2), ("untracked", 75), ("full", 75), ("damaged", 2), ("replaced", 75)]
 )
 def test_only_what_may_mend_itself_asks_for_a_retry(warehouse: str, code: int) -> None:
     assert run("--warehouse", warehouse, "--ds", "2024-02-29") == code

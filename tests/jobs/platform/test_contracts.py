@@ -77,9 +77,19 @@ def test_a_wrong_type(column: str, kind: str, allowed: str) -> None:
 
 
 def test_files_may_differ_in_width_and_in_optional_columns() -> None:
-    files = [facts(**GOOD, weight="float"), facts(**GOOD, weight="double"), facts(**GOOD, event="null")]
+    files = [facts(**GOOD, weight="float"), facts(**GOOD, weight="double"), facts(**GOOD)]
     assert check_columns("events", files, EVENTS) == GOOD | {"weight": "double"}
     assert spark_schema({"a": "string", "b": "list<float>"}) == "`a` string, `b` array<float>"
+
+
+def test_a_column_of_nulls_has_a_type_where_other_files_have_one() -> None:
+    """As pandas writes a month without a single value; Spark would call the file damaged."""
+    nothing = facts(**GOOD, event="null")
+    assert check_columns("events", [nothing, nothing, facts(**GOOD)], EVENTS) == GOOD
+    message = r"column event: seen no type, .*where other files have string in a\.parquet; allowed: string, or no such"
+    for files in ([nothing, facts(**GOOD, event="string")], [facts(**GOOD, event="string"), nothing]):
+        with pytest.raises(SchemaError, match=message):
+            check_columns("events", files, EVENTS)
 
 
 def test_files_may_not_differ_in_kind() -> None:

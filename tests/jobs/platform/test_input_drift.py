@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jobs.platform.errors import ContractBreach
 from jobs.platform.input_drift import Drift, compare_catalog, compare_days, distance, stop_on_breach, usual_days
-from jobs.platform.input_statistics import Statistics
+from jobs.platform.input_statistics import MOST_VALUES, OTHER, Statistics
 from jobs.platform.profile import ContractConfig
 from jobs.platform.warehouse import Partition
 
@@ -78,6 +78,23 @@ def test_a_day_that_is_drawn_like_the_others_passes(seed: int, size: float) -> N
 
     before = {day: drawn(int(rng.integers(900, 1300))) for day in days(28)}
     assert breaches(drawn(int(1000 * size)), before) == []
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(150, 1.0, 1000), (300, 0.7, 4000), (2000, 1.0, 2000)]))
+def test_so_it_does_where_there_are_many_categories(seed: int, case: tuple[int, float, int]) -> None:
+    """Genres in all their combinations, or paths in a shop's tree: most of them a few times a day."""
+    many, exponent, rows = case
+    rng = np.random.default_rng(seed)
+    shares = np.arange(1, many + 1) ** -exponent
+    shares /= shares.sum()
+
+    def drawn() -> Statistics:
+        counts = rng.multinomial(rows, shares)
+        top = np.argsort(-counts, kind="stable")[:MOST_VALUES]
+        listed = {f"c{n}": int(counts[n]) for n in top if counts[n]}
+        return a_day(rows=rows, category=listed | {OTHER: rows - sum(listed.values())})
+
+    assert breaches(drawn(), {day: drawn() for day in days(28)}) == []
 
 
 @pytest.mark.parametrize(

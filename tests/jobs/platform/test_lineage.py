@@ -21,8 +21,11 @@ def put(wh: Warehouse, table: str, ds: str, **info: Any) -> None:
         part.info |= info
 
 
-def accept(wh: Warehouse, ds: str, previous: str | None, content: str = "", days: Sequence[str] = ()) -> None:
-    put(wh, "accepted_events", ds, previous=previous, content=content or ds, days=[*days, ds])
+def accept(
+    wh: Warehouse, ds: str, previous: str | None, content: str = "", days: Sequence[str] = (), numbering: str = ""
+) -> None:
+    facts = {"content": content or ds, "days": [*days, ds], "numbering": numbering}
+    put(wh, "accepted_events", ds, previous=previous, **facts)
 
 
 def test_days_run_out_of_order_hold_each_event_once(warehouse: Warehouse) -> None:
@@ -64,12 +67,16 @@ def test_a_fingerprint_stands_for_all_earlier_days(warehouse: Warehouse) -> None
 def test_other_items_in_an_earlier_day_are_noticed(warehouse: Warehouse) -> None:
     numbers: dict[str | None, str] = {}
     for ds, previous in ((D1, None), (D2, D1), (D3, D2)):
-        accept(warehouse, ds, previous)
         numbers[ds] = f"numbers of {ds}"
+        accept(warehouse, ds, previous, numbering=numbers[ds])
         put(warehouse, "catalog", ds, numbering=numbers[ds], parent_numbering=numbers.get(previous))
     chain = accepted_chain(warehouse, D3)
     check_numbering(warehouse, chain)
     put(warehouse, "catalog", D1, numbering="other numbers", parent_numbering=None)
+    with pytest.raises(WarehouseError, match=f"of ds={D1} .*cut short.*run check_inputs of {D1} again"):
+        check_numbering(warehouse, chain)
+    accept(warehouse, D1, None, numbering="other numbers")
+    chain = accepted_chain(warehouse, D3)
     message = rf"table catalog, column item_index: .*{D1} was run again.*again, in order: {D2}, {D3}"
     with pytest.raises(WarehouseError, match=message):
         check_numbering(warehouse, chain)

@@ -111,6 +111,15 @@ def test_interest_map_has_a_panel_a_user(users: int, categories: list[str]) -> N
     assert set(seen) >= ({"a", "b", "c", "other categories"} if len(categories) > 1 else {"items"})
 
 
+def test_a_dollar_in_a_name_is_a_dollar() -> None:
+    """And no formula, which would stop the drawing where it is none."""
+    names = ["$1% off $5", "$50 #1 $9", "Under $10_$20"]
+    person = UserOnMap("$_$", 7, np.zeros((1, 2)), np.ones((1, 2)))
+    figure = drawn(plots.interest_map(InterestMap(np.arange(60.0).reshape(30, 2), names * 10, [person], True)))
+    assert {name.replace("$", r"\$") for name in names} <= set(labels(figure))
+    assert figure.axes[0].get_title() == r"user \$_\$: 7 events"
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("days", [1, 29])
 def test_input_drift_shows_what_goes_beyond_its_limit(days: int) -> None:
