@@ -14,6 +14,7 @@ jobs.platform.set_aside; the others are taken as they are, and check_inputs judg
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated
@@ -31,7 +32,7 @@ from jobs.platform.set_aside import Fault, check_share, count_rows, record_name,
 from jobs.platform.sources import SOURCES
 from jobs.platform.sources.own_files import OPTIONS, parse_columns
 from jobs.platform.sources.shape import FAULT_COLUMNS, Found, Given, TimeUnit, with_faults
-from jobs.platform.spark import session
+from jobs.platform.spark import persisted, session
 from jobs.platform.staging import staged
 from jobs.platform.storage import Storage
 from jobs.platform.warehouse import INPUT_TABLES, Warehouse
@@ -190,29 +191,27 @@ def import_found(
     tables = {"events": set_aside(with_day(found.events(spark)))}
     if found.items:
         tables["items"] = set_aside(found.items(spark))
-    tables = {name: rows.persist() for name, rows in tables.items()}
-    counted = {name: count_rows(name, rows) for name, rows in tables.items()}
-    faults = [fault for _, some in counted.values() for fault in some]
-    record = ""
-    if faults:
-        record = write_record(warehouse.storage, record_name(source, found.files), faults, tables, found.files)
-    for name, (good, bad) in counted.items():
-        check_share(name, good, bad, max_bad_share, warehouse.storage.spark_path(record))
-        if not good:
-            raise JobError(f"table {name}: seen 0 rows that can be read; allowed: 1 or more")
-    good_rows = {name: rows.filter("reason IS NULL").drop(*FAULT_COLUMNS) for name, rows in tables.items()}
-    with staged(warehouse.storage) as folder:
-        if found.items:
-            files = -(-counted["items"][0] // ROWS_A_FILE)
-            good_rows["items"].coalesce(files).write.parquet(warehouse.storage.spark_path(folder, "items"))
-        write_events(good_rows["events"], warehouse.storage.spark_path(folder, "events"))
-        if not replace:
-            check_losses(warehouse, folder)
-    catalogue = counted["items"][0] if found.items else rows_of_items(warehouse)
-    summary = summarize(good_rows["events"], catalogue, found.items is None, faults, record)
-    for rows in tables.values():
-        rows.unpersist()
-    return summary
+    with ExitStack() as kept:
+        tables = {name: kept.enter_context(persisted(rows)) for name, rows in tables.items()}
+        counted = {name: count_rows(name, rows) for name, rows in tables.items()}
+        faults = [fault for _, some in counted.values() for fault in some]
+        record = ""
+        if faults:
+            record = write_record(warehouse.storage, record_name(source, found.files), faults, tables, found.files)
+        for name, (good, bad) in counted.items():
+            check_share(name, good, bad, max_bad_share, warehouse.storage.spark_path(record))
+            if not good:
+                raise JobError(f"table {name}: seen 0 rows that can be read; allowed: 1 or more")
+        good_rows = {name: rows.filter("reason IS NULL").drop(*FAULT_COLUMNS) for name, rows in tables.items()}
+        with staged(warehouse.storage) as folder:
+            if found.items:
+                files = -(-counted["items"][0] // ROWS_A_FILE)
+                good_rows["items"].coalesce(files).write.parquet(warehouse.storage.spark_path(folder, "items"))
+            write_events(good_rows["events"], warehouse.storage.spark_path(folder, "events"))
+            if not replace:
+                check_losses(warehouse, folder)
+        catalogue = counted["items"][0] if found.items else rows_of_items(warehouse)
+        return summarize(good_rows["events"], catalogue, found.items is None, faults, record)
 
 
 def with_day(events: DataFrame) -> DataFrame:
