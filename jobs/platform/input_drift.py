@@ -234,9 +234,10 @@ def _distribution(
     for other in usual:
         pooled.update(other[name])
     rows, total = sum(seen.values()), pooled.total()
-    # Of values that a day has a few times only, chance alone makes two days differ, and the more such values the more.
-    common = {value for value, count in pooled.items() if count * rows >= LEAST_EXPECTED * total}
-    seen, pooled = _folded(seen, common), _folded(pooled, common)
+    if name != "hour":  # of which there are 24
+        # Of values that a day has a few times only, chance alone makes two days differ, and more of them the more.
+        common = {value for value, count in pooled.items() if count * rows >= LEAST_EXPECTED * total}
+        seen, pooled = _folded(seen, common), _folded(pooled, common)
     far = distance(seen, pooled)
     moved = max(sorted(seen.keys() | pooled.keys()), key=lambda v: abs(seen.get(v, 0) / rows - pooled[v] / total))
     return Finding(
