@@ -109,7 +109,7 @@ def search(
         while len(users):
             found_UKf, clear_UKf = task.fetch(interest_UKd[users], weight_UK[users], depth_U, deeper)
             undecided_U = np.zeros(len(users), bool)
-            for rows in chunks(len(users), n_interests * int(depth_U.max()) * dim):
+            for rows in chunks(len(users), (n_interests * int(depth_U.max()) + own.most(users)) * dim):
                 some = users[rows]
                 undecided_U[rows] = task.rank(
                     some, found_UKf[rows], clear_UKf[rows], interest_UKd[some], weight_UK[some], items, scores
@@ -227,10 +227,14 @@ class _Own:
         """(U,) items whose score is lowered."""
         return np.bincount(self.pairs[self.value < 0] // self.n_items, minlength=n_users)
 
+    def most(self, users: Ints) -> int:
+        """Most items that one of these users has."""
+        return int((self.offsets[users + 1] - self.offsets[users]).max(initial=0))
+
     def items(self, users: Ints) -> Ints:
         """(U, o) items of these users, -1 where one has fewer."""
         lengths = self.offsets[users + 1] - self.offsets[users]
-        place = np.arange(int(lengths.max(initial=0)))
+        place = np.arange(self.most(users))
         inside = place < lengths[:, None]
         rows = np.where(inside, self.offsets[users][:, None] + place, 0)
         return np.where(inside, self.pairs[rows] % self.n_items, -1) if rows.size else rows

@@ -124,7 +124,8 @@ def main(
             headline.ended(run.refresh, evaluation, verdict, users=users, state=state, release=release)
             if release is not None:
                 run.figure(plots.interest_map(interest_map.of_release(release)), "interest_map.png")
-                run.figure(plots.trend(trend.published_days(wh, ds)), "trend.png")
+                if days := trend.published_days(wh, ds):
+                    run.figure(plots.trend(days), "trend.png")
 
         if policy == "dry-run":
             run.tags({"hymirec.gate": "passed" if verdict.passed else "refused"})

@@ -64,7 +64,8 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     Raises
     ------
     JobError
-        If the release has no such user; the message names some that it has.
+        If the release has no such user, and the message names some that it has; or if the day's histories are not
+        those that the release was made of: their numbers may stand for other items.
     MissingPartition
         If the histories of the release's day are gone.
     """
@@ -72,6 +73,11 @@ def explain(wh: Warehouse, release: Release, user_id: str) -> Explained:
     user = recommender.interests([user_id])
     taken, stamps = _history(wh, release.ds, user_id)
     found, _ = recommender.rank(user, RETRIEVED, exclude_seen=False, diversity=0.0)
+    if not np.array_equal(np.unique(taken), user.seen[1]):
+        raise JobError(
+            f"histories/ds={release.ds}: seen others than those of release {release.id}: the day was run again since; "
+            "allowed: the release's own; take a release of this run, or another day's"
+        )
     ids, titles = (recommender.names[name].to_pylist() for name in ("item_id", "title"))
     categories = release.table("items", ["category"])["category"].to_pylist()
     before = Counter(taken.tolist())

@@ -262,13 +262,21 @@ class Recommender:
         return pq.read_table(self._release.local() / "items" / "part-00000.parquet", columns=list(names))
 
     def _refuse(self, missing: list[str]) -> None:
-        ids = self._release.table("interests", ["user_id"])["user_id"]
-        examples = ", ".join(str(ids[i]) for i in range(0, len(ids), max(1, len(ids) // _EXAMPLES))[:_EXAMPLES])
+        release = self._release
+        ids = _some_users(release)
+        examples = ", ".join(ids[:: max(1, len(ids) // _EXAMPLES)][:_EXAMPLES])
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ReleaseError(
-            f"user: seen {missing[0]!r}{more}; allowed: one of the {len(ids):,} users of release {self._release.id}, "
-            f"such as {examples}; for others, give their events to recommend_events"
+            f"user: seen {missing[0]!r}{more}; allowed: one of the {release.manifest['rows']['interests']:,} users of "
+            f"release {release.id}, such as {examples}; for others, give their events to recommend_events"
         )
+
+
+def _some_users(release: Release) -> list[str]:
+    """Users of the first row group: a service may ask for unknown ones often, and is to read no more."""
+    first = min(release.files("interests"))
+    with release.warehouse.filesystem.open_input_file(release.warehouse.storage.path(release.folder, first)) as file:
+        return [str(user) for user in pq.ParquetFile(file).read_row_group(0, ["user_id"])["user_id"].to_pylist()]
 
 
 def _check(n: int, diversity: float) -> None:

@@ -59,6 +59,8 @@ class Draft:
         manifest = {**facts, "format": FORMAT, "ds": ds, "parent": parent, "files": files}
         release_id = check_id(f"{ds}-{manifest_digest(manifest)}")
         (self.folder / MANIFEST).write_bytes(manifest_bytes({**manifest, "id": release_id}))
+        for path in (self.folder / MANIFEST, *(path for path in self.folder.rglob("*") if path.is_dir()), self.folder):
+            _sync(path)
         try:
             return Release.open(self.warehouse, release_id, full=True)
         except ReleaseError:
@@ -97,6 +99,15 @@ def new_draft(warehouse: Warehouse) -> Iterator[Draft]:
 
 
 def _hash_file(path: Path) -> str:
+    _sync(path)
     with path.open("rb") as file:
-        os.fsync(file.fileno())  # CURRENT must never outlive what it points to
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder durable: CURRENT must never outlive what it points to."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from mlflow.entities import Run
+
 from jobs.platform import tracking
 from jobs.platform.headline import RELEASE_TAG, WAREHOUSE_TAG
 from jobs.platform.warehouse import Warehouse
 
 DAYS = 30
-_SEARCHED = 500  # newest refreshes that are looked at: days may have been run many times, or refused
+_PAGE = 500  # refreshes that are asked for at once
 
 
 def published_days(wh: Warehouse, ds: str) -> dict[str, dict[str, float]]:
@@ -20,17 +24,29 @@ def published_days(wh: Warehouse, ds: str) -> dict[str, dict[str, float]]:
     TrackingError
         If MLflow cannot be reached.
     """
-    client = tracking.client_()
-    runs = client.search_runs(
-        [tracking.find_experiment(client)],
-        f"tags.`{tracking.KIND_TAG}` = 'refresh'",
-        max_results=_SEARCHED,
-        order_by=[f"tags.`{tracking.DS_TAG}` DESC", "attributes.start_time DESC"],
-    )
     found: dict[str, dict[str, float]] = {}
-    for run in runs:
+    for run in _newest_first():
         tags = run.data.tags
         day = tags[tracking.DS_TAG]
         if tags.get(WAREHOUSE_TAG) == wh.uri and RELEASE_TAG in tags and day <= ds and day not in found:
+            if len(found) == DAYS:
+                break
             found[day] = dict(run.data.metrics)
-    return {day: found[day] for day in sorted(found)[-DAYS:]}
+    return {day: found[day] for day in sorted(found)}
+
+
+def _newest_first() -> Iterator[Run]:
+    """Refreshes of all warehouses: of one day the latest first."""
+    client, token = tracking.client_(), None
+    while True:
+        runs = client.search_runs(
+            [tracking.find_experiment(client)],
+            f"tags.`{tracking.KIND_TAG}` = 'refresh'",
+            max_results=_PAGE,
+            order_by=[f"tags.`{tracking.DS_TAG}` DESC", "attributes.start_time DESC"],
+            page_token=token,
+        )
+        yield from runs
+        token = runs.token
+        if not token:
+            return

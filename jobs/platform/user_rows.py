@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,15 +72,18 @@ class UserRows:
         path = self.warehouse.storage.path(self.folder, name)
         with self.warehouse.filesystem.open_input_file(path) as file:
             parquet = pq.ParquetFile(file)
-            groups = [number for number in range(parquet.num_row_groups) if _may_hold(parquet, number, wanted)]
+            ordered = sorted(wanted)
+            groups = [number for number in range(parquet.num_row_groups) if _may_hold(parquet, number, ordered)]
             table = parquet.read_row_groups(groups, columns)
         return table.filter(pc.is_in(table[_KEY], value_set=pa.array(wanted, pa.string())))
 
 
 def _may_hold(parquet: pq.ParquetFile, number: int, wanted: list[str]) -> bool:
+    """Tell whether one of ``wanted``, in ascending order, lies between the first and the last user of a row group."""
     group = parquet.metadata.row_group(number)
     keys = [about for about in map(group.column, range(group.num_columns)) if about.path_in_schema == _KEY]
     bounds: Any = keys[0].statistics
     if bounds is None or not bounds.has_min_max:
         return True
-    return any(bounds.min <= user_id <= bounds.max for user_id in wanted)
+    place = bisect.bisect_left(wanted, bounds.min)
+    return place < len(wanted) and wanted[place] <= bounds.max

@@ -10,12 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hymirec_model import ann_retrieval, retrieval
 from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
 from hymirec_model.errors import InputError
 from hymirec_model.index import build_index
 from hymirec_model.merging import Merge
 from hymirec_model.retrieval import tie_order, top_items
+from hymirec_model.vectors import float32_rows
 from tests.small_day import DIM, item_vectors
 
 MERGES: tuple[Merge, ...] = ("max", "lse", "calibrated")
@@ -162,3 +164,19 @@ def test_bad_input_is_named() -> None:
         search(index, interests, weights * (np.arange(USERS) != 2)[:, None], vectors, 5)
     with pytest.raises(InputError, match="exclude or bonus: got items 300 to 300, allowed 0 to 299"):
         search(index, interests, weights, vectors, 5, exclude=(np.array([0, 1, 1, 1, 1, 1, 1]), np.array([300])))
+
+
+def test_own_items_count_in_the_memory_that_a_search_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    owned, limit, gathered = 100, 3 * (100 + 12 * K) * DIM, []
+
+    def gather(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        gathered.append(rows.size * DIM)
+        return float32_rows(vectors, rows)
+
+    monkeypatch.setattr(retrieval, "CELLS", limit)
+    monkeypatch.setattr(ann_retrieval, "float32_rows", gather)
+    (interests, weights), vectors = people(0), item_vectors(ITEMS)
+    items = np.tile(np.arange(owned), USERS)
+    bonus = (np.arange(USERS + 1) * owned, items, np.ones(len(items), np.float32))
+    search(flat(vectors), interests, weights, vectors, 1, "max", 12.0, bonus=bonus)
+    assert 0 < max(gathered) <= limit

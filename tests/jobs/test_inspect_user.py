@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from jobs.inspect_user import main as inspect_user
@@ -15,7 +16,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from jobs.summarize import main as summarize
-from tests.small_model import table
+from tests.small_model import table, write_histories
 from tests.small_release import publish_day
 
 if TYPE_CHECKING:
@@ -114,3 +115,16 @@ def test_summary_without_a_release_says_so(tmp_path: Path, capsys: pytest.Captur
         cli.run(summarize, ["--warehouse", str(tmp_path)])
     assert failed.value.code == 2
     assert "seen no current release" in capsys.readouterr().err
+
+
+def test_histories_of_another_run_are_not_named_by_the_releases_items(
+    spark: SparkSession, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = publish_day(spark, tmp_path)
+    rows = table(40, 300)
+    moved = pa.array([[item + 1 for item in items] for items in rows["item_indices"].to_pylist()], pa.list_(pa.int32()))
+    write_histories(release.warehouse, rows.set_column(rows.column_names.index("item_indices"), "item_indices", moved))
+    with pytest.raises(SystemExit) as failed:
+        cli.run(inspect_user, ["--warehouse", release.warehouse.uri, "user-005"])
+    assert failed.value.code == 2
+    assert f"histories/ds={release.ds}: seen others than those of release {release.id}" in capsys.readouterr().err

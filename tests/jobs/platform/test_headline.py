@@ -92,7 +92,11 @@ def test_other_settings_of_a_later_attempt_are_named(wh: Warehouse) -> None:
     assert data.tags["hymirec.changed_params"] == f"recommender.interests {first.recommender.interests} -> 2"
 
 
-def test_trend_has_released_days_of_this_warehouse_up_to_one(wh: Warehouse, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [1, 500])
+def test_trend_has_released_days_of_this_warehouse_up_to_one(
+    page: int, wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trend, "_PAGE", page)
     for number, ds in enumerate((NEXT, "2020-03-19", DAY)):
         refreshed(wh, ds, f"day-{number}", users=number)
     refreshed(wh, DAY, "again", users=9)
@@ -101,3 +105,5 @@ def test_trend_has_released_days_of_this_warehouse_up_to_one(wh: Warehouse, tmp_
     assert {ds: facts["users"] for ds, facts in trend.published_days(wh, DAY).items()} == {"2020-03-19": 1, DAY: 9}
     assert list(trend.published_days(wh, NEXT)) == ["2020-03-19", DAY, NEXT]
     assert trend.published_days(wh, "2020-03-01") == {}
+    monkeypatch.setattr(trend, "DAYS", 2)
+    assert list(trend.published_days(wh, NEXT)) == [DAY, NEXT]

@@ -17,6 +17,7 @@ from hymirec_model.errors import HymirecError
 from hymirec_model.retrieval import top_items
 from jobs.platform import columns
 from jobs.platform.given_events import Events
+from jobs.platform.manifest import ReleaseError
 from jobs.platform.recommend import Recommended
 from jobs.platform.releases import Release
 from tests.small_model import table
@@ -211,3 +212,10 @@ def test_snippets_of_the_readme_run(
 def _output(snippet: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     exec(compile(snippet, "README.md", "exec"), {})
     return capsys.readouterr().out.splitlines()
+
+
+def test_unknown_users_are_answered_without_a_read_of_all(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service asks for them often: those who came since the release."""
+    monkeypatch.delattr(Release, "table")
+    with pytest.raises(ReleaseError, match=r"seen 'x'; allowed: one of the 40 users .*such as user-\d{3}, user-\d{3}"):
+        release.recommend("x")

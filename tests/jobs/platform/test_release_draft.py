@@ -43,3 +43,15 @@ def test_draft_of_a_killed_publish_is_removed_after_a_day(wh: Warehouse) -> None
         os.utime(path, (0, 0))
     make(wh, "2020-01-06")
     assert not left.exists()
+
+
+def test_all_of_a_release_is_durable_before_it_is_there(wh: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync = set(), os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    folder = make(wh, "2020-01-05").local()
+    assert {path.stat().st_ino for path in (folder, *folder.rglob("*"))} <= synced

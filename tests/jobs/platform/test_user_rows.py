@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.platform.names import bucket_of
-from jobs.platform.user_rows import UserRows
+from jobs.platform.user_rows import UserRows, _may_hold
 from jobs.platform.warehouse import Warehouse
 
 BUCKETS, USERS = 3, [f"user-{number:03d}" for number in range(60)]
@@ -61,3 +61,28 @@ def test_other_buckets_and_row_groups_are_not_read(rows: UserRows, tmp_path: Pat
         with pytest.raises(OSError):
             pq.read_table(path)
     assert rows.read([wanted], ["seen"])["seen"].to_pylist() == [[30] * 3]
+
+
+def test_many_users_are_looked_up_without_comparing_each_with_each_row_group(rows: UserRows, tmp_path: Path) -> None:
+    compared = 0
+
+    class Counted(str):
+        def __lt__(self, other: str) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__lt__(self, other)
+
+        def __ge__(self, other: str) -> bool:
+            return not self < other
+
+        def __gt__(self, other: str) -> bool:
+            return self != other and self >= other
+
+        def __le__(self, other: str) -> bool:
+            return not self > other
+
+    parquet = pq.ParquetFile(tmp_path / "table" / next(iter(rows.files)))
+    groups = parquet.num_row_groups
+    others = [Counted(f"zzz-{number:05d}") for number in range(4096)]
+    assert groups > 3 and not any(_may_hold(parquet, group, others) for group in range(groups))
+    assert compared <= 14 * groups
