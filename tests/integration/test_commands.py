@@ -140,7 +140,7 @@ def commands() -> list[str]:
 
 def write_files(folder: Path) -> None:
     """Write a few lines of each format under the names that docs/own-data.md gives them."""
-    event, item = {"user_id": "u1", "item_id": "a", "timestamp": 1709251200}, {"item_id": "a", "name": "tea"}
+    event, item = {"user_id": "u1", "item_id": "a", "timestamp": 1709337600}, {"item_id": "a", "name": "tea"}
     review = {"user_id": "u1", "parent_asin": "a", "timestamp": 1588687728923, "rating": 5.0}
     log = ["customer,item_id,ts", *EVENTS * ["u1,a,2024-03-01 12:30:00"], "u7,a,yesterday"]
     texts = {
