@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 import uuid
@@ -23,6 +22,7 @@ from jobs.platform.manifest import (
     manifest_digest,
 )
 from jobs.platform.releases import Release
+from jobs.platform.storage import make_durable
 from jobs.platform.warehouse import Warehouse
 
 _STAGING = ".staging-"
@@ -59,8 +59,9 @@ class Draft:
         manifest = {**facts, "format": FORMAT, "ds": ds, "parent": parent, "files": files}
         release_id = check_id(f"{ds}-{manifest_digest(manifest)}")
         (self.folder / MANIFEST).write_bytes(manifest_bytes({**manifest, "id": release_id}))
+        # CURRENT must never outlive what it points to.
         for path in (self.folder / MANIFEST, *(path for path in self.folder.rglob("*") if path.is_dir()), self.folder):
-            _sync(path)
+            make_durable(path)
         try:
             return Release.open(self.warehouse, release_id, full=True)
         except ReleaseError:
@@ -99,15 +100,6 @@ def new_draft(warehouse: Warehouse) -> Iterator[Draft]:
 
 
 def _hash_file(path: Path) -> str:
-    _sync(path)
+    make_durable(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Make a file or a folder durable: CURRENT must never outlive what it points to."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

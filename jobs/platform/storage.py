@@ -130,7 +130,7 @@ class Storage:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        make_durable(target.parent)
 
     def settle(self, folder: str) -> None:
         """Make a finished folder's files durable and their names reproducible.
@@ -226,7 +226,7 @@ class Storage:
     def sync(self, folder: str) -> None:
         """Make what :meth:`put` has moved in a folder durable."""
         if self.local is not None:
-            _sync_folder(self.local / folder)
+            make_durable(self.local / folder)
 
     def abandoned(self, folder: str) -> bool:
         """Tell whether nothing in a folder has changed for a day: whoever was writing it is gone.
@@ -250,8 +250,9 @@ def _is_data(name: str) -> bool:
     return not any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def make_durable(path: Path) -> None:
+    """Have a file, or a folder's list of names, outlive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
