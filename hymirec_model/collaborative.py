@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float32]
 LENGTH_EXPONENT = 0.6  # flattens lengths: at 1 the few longest vectors would be found by everybody
 LONGEST = 0.9995  # quantile of the lengths that becomes 1
 MOST_PAIRS = 100_000_000
-"""Pairs of events that are counted at most, from a sample of the users: 12 bytes each where no pair comes twice, and
-about twice as much while they are summed."""
+"""Pairs of events that are counted at most, from a sample of the users: 16 bytes each where no pair comes twice, and
+28 while they are summed."""
 
 
 def collaborative_vectors(histories: Histories, items: int, config: ItemSpaceConfig) -> Floats:
