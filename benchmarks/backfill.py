@@ -4,6 +4,7 @@ Usage::
 
     make bench-backfill                           30 days
     make bench-backfill ARGS="--days 3"
+    make bench-backfill ARGS="--folder var/backfill --minutes 60"    in pieces: the same command goes on
 
 `airflow backfill create` over days of The Complete Journey, by two Airflows side by side, each in a warehouse of its
 own: all households and products, and the whole log before the first day, which that day takes as a first run. In one
@@ -15,10 +16,9 @@ results, NAME.png, is of the backfill that nothing disturbed.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-import os
+import math
 import random
 import tempfile
 import time
@@ -27,9 +27,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 
+from benchmarks.backfill_kill import Strike, victim
 from benchmarks.backfill_plot import cost_a_day
 from benchmarks.fault_day import Day, differences, seen, wait_until
 from benchmarks.local_airflow import LocalAirflow
@@ -42,12 +42,6 @@ from jobs.platform.warehouse import Warehouse
 PROFILE = Path(__file__).with_name("backfill.yaml")
 LAST = datetime.date(2017, 12, 24)  # the log has nothing of the day after it
 UNDISTURBED, KILLED = "undisturbed", "killed"
-WHEN_DUE = ("train_encoder", "train_recommender")
-VICTIMS = (
-    *("check_inputs", "update_histories", "embed_catalog", "train_item_space", "fit_codebook", "encode_items"),
-    *("evaluate", "export_interests", "build_index", *WHEN_DUE),
-)
-"""Jobs that write for long enough to be killed meanwhile, the last two on days that train only."""
 _IDLE_SECONDS = 3600  # after which a backfill that ends no day counts as hanging
 
 
@@ -62,14 +56,26 @@ class Backfill:
     """State of each day's run that has ended."""
 
     def start(self, days: list[str]) -> None:
-        """Ask for the days, and start the services."""
-        # Before the scheduler writes to the same SQLite, which may refuse one of two writers.
-        migrate(self.airflow.env, self.airflow.state / "airflow-db.log")
-        self.airflow.airflow("dags", "reserialize")
-        dates = ("--from-date", days[0], "--to-date", days[-1])
-        # One at a time, so that none has to wait for its turn.
-        self.airflow.airflow("backfill", "create", "--dag-id", DAG, *dates, "--max-active-runs", "1")
+        """Start the services, and ask for the days, or go on with those that were asked for before."""
+        asked = self.airflow.state / "asked.json"
+        before = json.loads(asked.read_text()) if asked.exists() else days
+        if before != days:
+            raise typer.BadParameter(f"--folder has a backfill of {before[0]} to {before[-1]}: choose another one")
+        if not asked.exists():
+            # Before the scheduler writes to the same SQLite, which may refuse one of two writers.
+            migrate(self.airflow.env, self.airflow.state / "airflow-db.log")
+            self.airflow.airflow("dags", "reserialize")
+            dates = ("--from-date", days[0], "--to-date", days[-1])
+            # One at a time, so that none has to wait for its turn.
+            self.airflow.airflow("backfill", "create", "--dag-id", DAG, *dates, "--max-active-runs", "1")
+            asked.write_text(json.dumps(days))
         self.airflow.call("infra.services", "up")
+        if not wait_until(lambda: self.airflow.api.pause_backfills(DAG, False), _IDLE_SECONDS, pause=1):
+            raise RuntimeError(f"Airflow does not go on with its backfill; look at {self.airflow.state}/log")
+
+    def rests(self) -> bool:
+        """Have no further day begun; tell whether none is at work."""
+        return self.airflow.api.pause_backfills(DAG, True) and not self.airflow.api.running(DAG)
 
     def news(self) -> list[dict[str, Any]]:
         """Rows of the days that have ended since the last call, oldest first."""
@@ -121,61 +127,6 @@ def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text)
 
 
-@dataclass(slots=True)
-class Strike:
-    """``kill -9`` of a job with everything it started, once, on a day or, where that came too late, on a later one."""
-
-    warehouse: Path
-    days: list[str]
-    job: str
-    rng: random.Random
-    ds: str | None = None
-    """Day on which it was killed."""
-    processes: int = 0
-
-    def row(self) -> dict[str, Any]:
-        """Row of the results file."""
-        return {"name": "kill", "ds": self.ds, "task": self.job, "processes": self.processes}
-
-    def look(self) -> None:
-        """Kill the job at a random moment in the second after it has begun to write, if it runs on one of the days."""
-        ds = None if self.ds else next((ds for ds in self.days if self._running(ds)), None)
-        if ds is None:
-            return
-        before = self._paths()
-        wait_until(lambda: not self._running(ds) or bool(self._paths() - before), _IDLE_SECONDS, pause=0.2)
-        time.sleep(self.rng.uniform(0, 1))
-        victims = self._running(ds)
-        for process in victims:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended with the one before it
-                process.kill()
-        if victims:
-            self.ds, self.processes = ds, len(victims)
-
-    def _paths(self) -> set[str]:
-        return {f"{folder}/{name}" for folder, *names in os.walk(self.warehouse) for name in (*names[0], *names[1])}
-
-    def _running(self, ds: str) -> list[psutil.Process]:
-        """The job's processes, and all that they started."""
-        found: dict[int, psutil.Process] = {}
-        for process in psutil.process_iter():
-            try:
-                words = process.cmdline()
-                named = self.job in words or f"jobs.{self.job}" in words
-                if named and str(self.warehouse) in words and ds in words:
-                    found |= {one.pid: one for one in (process, *process.children(recursive=True))}
-            except psutil.Error:  # it ended meanwhile
-                continue
-        return list(found.values())
-
-
-def victim(days: list[str], every: int, rng: random.Random) -> tuple[list[str], str]:
-    """The job to be killed, and the days on which it may be: one in the middle that trains, if there is one."""
-    middle = len(days) // 2
-    trains = middle // every * every
-    return days[trains or middle :], rng.choice([job for job in VICTIMS if trains or job not in WHEN_DUE])
-
-
 def main(
     days: Annotated[int, typer.Option(min=3, max=90, help="Days of the backfill.")] = 30,
     first: Annotated[
@@ -184,11 +135,17 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of which task is killed, and when.")] = 0,
     folder: Annotated[Path | None, typer.Option(help="Work here, and keep warehouses and logs.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=1, help="Begin no day after them; with the same folder the command goes on.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Name of the results file and of the picture.")] = "backfill",
 ) -> None:
     """Backfill the days twice, kill a task of one, and write benchmarks/results/NAME.json and NAME.png."""
     start = first.date() if first else LAST - datetime.timedelta(days=days - 1)
     chosen = [str(start + datetime.timedelta(days=number)) for number in range(days)]
+    if minutes and not folder:
+        raise typer.BadParameter("--minutes needs a --folder, in which to go on later")
+    end = time.monotonic() + 60 * minutes if minutes else math.inf
     results = Results(name)
     with tempfile.TemporaryDirectory(prefix="hymirec-backfill-") as scratch:
         place = (folder or Path(scratch)).absolute()
@@ -200,14 +157,18 @@ def main(
         backfills = [prepared(place, imported, which) for which in (UNDISTURBED, KILLED)]
         rng = random.Random(f"{seed} backfill")
         until, job = victim(chosen, load_profile(str(PROFILE)).retrain_every_days, rng)
-        strike = Strike(backfills[1].warehouse, until, job, rng)
+        strike = Strike(backfills[1].warehouse, until, job, rng, memory=place / "kill.json")
         try:
             for backfill in backfills:
                 backfill.start(chosen)
-            watch(results, backfills, days, strike)
+            done = watch(results, backfills, days, strike, end)
         finally:
             for backfill in backfills:
                 backfill.airflow.down()
+        if not done:
+            ended = ", ".join(f"{len(backfill.ended)} of {days} days {backfill.name}" for backfill in backfills)
+            print(f"{ended}; the same command goes on")
+            return
         results.add(strike.row())
         results.add(comparison(*(backfill.warehouse for backfill in backfills)))
     results.checks = checks(results.rows, chosen)
@@ -230,7 +191,9 @@ def import_log(day: Day) -> list[str]:
 
 def prepared(place: Path, imported: Day, name: str) -> Backfill:
     """A warehouse with the log alone, and an Airflow for it on one thread: the two backfills share the machine."""
-    warehouse = imported.copy(place / name).warehouse
+    warehouse = place / name
+    if not warehouse.exists():
+        imported.copy(warehouse)
     environment = {
         "HYMIREC_SCHEDULE": "@daily",
         "HYMIREC_WAREHOUSE": str(warehouse),
@@ -240,10 +203,12 @@ def prepared(place: Path, imported: Day, name: str) -> Backfill:
     return Backfill(name, warehouse, LocalAirflow(place / f"state-{name}", **environment))
 
 
-def watch(results: Results, backfills: list[Backfill], days: int, strike: Strike) -> None:
-    """Add a row for each day that ends, until all have, and kill the job meanwhile."""
-    latest = time.monotonic()
-    while any(len(backfill.ended) < days for backfill in backfills):
+def watch(results: Results, backfills: list[Backfill], days: int, strike: Strike, end: float) -> bool:
+    """Add a row for each day that ends, and kill the job meanwhile; tell whether all days ended before the time did."""
+    latest, resting = time.monotonic(), False
+    while any(len(backfill.ended) < days for backfill in backfills) and not resting:
+        if time.monotonic() > end:
+            resting = sum(backfill.rests() for backfill in backfills) == len(backfills)  # which asks all of them
         for row in (row for backfill in backfills for row in backfill.news()):
             results.add(row)
             latest = time.monotonic()
@@ -251,6 +216,7 @@ def watch(results: Results, backfills: list[Backfill], days: int, strike: Strike
         if time.monotonic() - latest > _IDLE_SECONDS:
             raise RuntimeError(f"no day has ended for {_IDLE_SECONDS} s; look at the logs with --folder")
         time.sleep(2)
+    return all(len(backfill.ended) == days for backfill in backfills)
 
 
 def comparison(undisturbed: Path, killed: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from urllib.parse import quote
 _SECONDS = 10
 
 
-def get_json(url: str, token: str | None = None, body: dict[str, Any] | None = None) -> Any:
+def get_json(url: str, token: str | None = None, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
     """Return the JSON (or the text) at ``url``; None if nobody answers there or the answer is an error."""
-    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode())
+    request = urllib.request.Request(url, data=None if body is None else json.dumps(body).encode(), method=method)
     request.add_header("Content-Type", "application/json")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
@@ -69,6 +69,17 @@ class AirflowApi:
         found = self.get(f"dags/{dag}/dagRuns/{quote(run_id)}/taskInstances")
         return sorted(found["task_instances"], key=lambda t: (t["start_date"] or "9",)) if found else []
 
+    def pause_backfills(self, dag: str, pause: bool) -> bool:
+        """Let the DAG's backfills that are not completed begin no further run, or go on; tell whether Airflow did so.
+
+        Runs that have begun go on. SQLite may refuse while the scheduler writes: ask again.
+        """
+        found = self.get(f"backfills?dag_id={dag}")
+        unfinished = [one for one in found["backfills"] if one["completed_at"] is None] if found else []
+        other = [one["id"] for one in unfinished if one["is_paused"] != pause]
+        answers = [self.get(f"backfills/{one}/{'pause' if pause else 'unpause'}", method="PUT") for one in other]
+        return found is not None and None not in answers
+
     def reason(self, dag: str, task: dict[str, Any]) -> str:
         """Return why a task failed, empty if its log does not say."""
         base = f"dags/{dag}/dagRuns/{quote(task['dag_run_id'])}/taskInstances/{task['task_id']}"
@@ -77,8 +88,8 @@ class AirflowApi:
         errors = [entry["error_detail"] for entry in messages if entry.get("error_detail")]
         return str(errors[-1][0]["exc_value"]).splitlines()[0] if errors else ""
 
-    def get(self, path: str) -> Any:
-        """Return what the API answers to a GET of ``path``; None if nobody answers or the answer is an error."""
+    def get(self, path: str, method: str = "GET") -> Any:
+        """Return what the API answers at ``path``; None if nobody answers or the answer is an error."""
         if self._token is None:
             try:
                 password = json.loads(self._passwords.read_text())["admin"]
@@ -86,4 +97,4 @@ class AirflowApi:
                 return None
             answer = get_json(f"{self._url}/auth/token", body={"username": "admin", "password": password})
             self._token = (answer or {}).get("access_token")
-        return get_json(f"{self._url}/api/v2/{path}", token=self._token) if self._token else None
+        return get_json(f"{self._url}/api/v2/{path}", token=self._token, method=method) if self._token else None

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.backfill import KILLED, UNDISTURBED, VICTIMS, WHEN_DUE, Strike, checks, day_figures, victim
+from benchmarks.backfill import KILLED, UNDISTURBED, checks, day_figures
+from benchmarks.backfill_kill import VICTIMS, WHEN_DUE, Strike, victim
 from benchmarks.backfill_plot import BETWEEN, GROUPS, cost_a_day, seconds_by_group
 from dags.refresh_jobs import JOBS
 
@@ -101,13 +102,16 @@ pathlib.Path("{tmp_path}", "x").touch()
 child.wait()
 """
     words = ["jobs.evaluate", "--warehouse", str(tmp_path), "--ds", DAYS[1]]
-    strike = Strike(tmp_path, DAYS[1:], "evaluate", random.Random(0))
+    memory = tmp_path / "kill.json"
+    strike = Strike(tmp_path, DAYS[1:], "evaluate", random.Random(0), memory)
     strike.look()
     assert strike.ds is None
     with subprocess.Popen([sys.executable, "-c", script, *words]) as process:
         while not strike.ds:
             strike.look()
         assert process.wait(10) == -9
+    assert strike.row() == KILL | {"processes": 2}
+    strike = Strike(tmp_path, DAYS[1:], "evaluate", random.Random(0), memory)  # of the command that goes on
     assert strike.row() == KILL | {"processes": 2}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(2)", *words]) as process:
         strike.look()

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fault_day import wait_until
+from infra.airflow_api import AirflowApi
 from infra.airflow_db import DAG, migrate
 from infra.local_env import environment
 from tests.integration.services import Services, bundle, local
@@ -38,6 +40,8 @@ class Backfilled:
     mail: list[str]
     refused: str
     """What a foreground run said meanwhile."""
+    pauses: list[bool]
+    """Whether Airflow called the backfill paused: after it was told to pause, and after it was told to go on."""
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +73,21 @@ def backfilled(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             services.airflow("backfill", "create", "--dag-id", DAG, "--from-date", DAYS[0], "--to-date", DAYS[-1])
             done = services.make("up")
             assert done.returncode == 0, done.stdout + done.stderr
+            pauses = [paused(services.api, pause) for pause in (True, False)]
             foreground = services.make("run", DS=DAYS[0], WAREHOUSE=warehouse)
             runs = services.ended(DAG, len(DAYS), "backfill")
             tasks = [{task["task_id"]: task for task in services.api.tasks(DAG, run["dag_run_id"])} for run in runs]
-            yield Backfilled(tasks, [text_of(message) for message in mail.received], foreground.stderr)
+            yield Backfilled(tasks, [text_of(message) for message in mail.received], foreground.stderr, pauses)
         finally:
             services.make("down")
+
+
+def paused(api: AirflowApi, pause: bool) -> bool:
+    """Pause the backfill or let it go on; return what Airflow says of it then."""
+    # SQLite may refuse while the scheduler writes.
+    assert wait_until(lambda: api.pause_backfills(DAG, pause), seconds=60, pause=0.5)
+    (backfill,) = api.get(f"backfills?dag_id={DAG}")["backfills"]
+    return bool(backfill["is_paused"])
 
 
 def test_days_come_in_order_one_at_a_time(backfilled: Backfilled) -> None:
@@ -82,6 +95,10 @@ def test_days_come_in_order_one_at_a_time(backfilled: Backfilled) -> None:
     assert len(times) == len(DAYS)
     moments = [moment for pair in times for moment in pair]
     assert moments == sorted(moments)
+
+
+def test_a_backfill_is_paused_and_goes_on(backfilled: Backfilled) -> None:
+    assert backfilled.pauses == [True, False]
 
 
 def test_each_failure_is_told_with_its_reason_and_a_link(backfilled: Backfilled) -> None:
