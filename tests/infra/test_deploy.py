@@ -164,6 +164,24 @@ def test_entrypoint_takes_secrets_from_files_and_says_which_is_missing(deploy: P
     assert done.returncode == 2 and done.stderr.startswith("error: MLFLOW_DATABASE: seen nothing")
 
 
+def test_each_service_of_compose_has_the_secrets_that_its_entrypoint_asks_for(
+    deploy: Path, compose: dict[str, Any], tmp_path: Path
+) -> None:
+    ours = {name: one for name, one in compose["services"].items() if one["image"].startswith("hymirec-")}
+    assert {"mlflow", "spark-worker", "airflow-scheduler"} <= ours.keys()
+    for name, service in ours.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for secret in service.get("secrets", []):
+            (folder / secret).write_text("a secret")
+        env = {"PATH": os.environ["PATH"], "SECRETS_FOLDER": str(folder), **service.get("environment", {})}
+        command = [str(deploy / "entrypoint.sh"), "env"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+        works = "SQL_ALCHEMY_CONN=" in done.stdout
+        assert works == name.startswith(("airflow", "mlflow")), f"{name}: only these two know the databases"
+
+
 def test_image_copies_what_there_is(repository: Path, deploy: Path) -> None:
     text = (deploy / "Dockerfile").read_text()
     sources = [word for line in re.findall(r"^COPY --chown=hymirec (.*)$", text, re.M) for word in line.split()[:-1]]
