@@ -26,7 +26,7 @@ from hymirec_model.histories import Batch, Histories
 from hymirec_model.item_space import Floats, Halves, ItemSpace
 from hymirec_model.negatives import NegativeSampler
 from hymirec_model.user_side import UserSide
-from hymirec_model.window_sampler import WindowSampler
+from hymirec_model.window_sampler import WindowSampler, without_held_windows
 
 Ints = npt.NDArray[np.int64]
 Report = Callable[[int, dict[str, float]], object]
@@ -144,6 +144,8 @@ def tune_encoder(
     progress : callable, optional
         Called with the number of texts embedded, before the first step.
     """
+    # Once for head and backbone, and of whole histories, in which stage 2 finds these windows.
+    histories = without_held_windows(histories, space_config.window, space_config.validation_users)
     counts = np.bincount(histories.items, minlength=len(texts))
     pool = np.sort(np.argsort(-counts, kind="stable")[: min(config.pool_items, int((counts > 0).sum()))])
     histories = histories.only_items(np.isin(np.arange(len(texts)), pool))
@@ -151,7 +153,12 @@ def tune_encoder(
     state_of_item[pool] = np.arange(len(pool))
     states = encoder.to(device).eval().embed([texts[item] for item in pool], progress)
     head_config = replace(
-        space_config, residual=False, steps=config.head_steps, negatives=len(pool), history=config.history
+        space_config,
+        residual=False,
+        steps=config.head_steps,
+        negatives=len(pool),
+        history=config.history,
+        validation_users=0,
     )
     torch.manual_seed(config.seed)
     space = ItemSpace(head_config, encoder.hidden, len(texts))

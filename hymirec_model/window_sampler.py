@@ -5,6 +5,7 @@ Shapes: I items, B users of a batch, W targets.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -147,5 +148,7 @@ def _last_windows(histories: Histories, cuts: Ints, window: int, most: int) -> t
     np.maximum.at(best, owners[fits], cuts[fits])
     # A user whose only full window were held back would leave nothing to train on.
     users = users[best[users] >= cuts[first[users]] + window]
-    users = users[np.random.default_rng(0).permutation(len(users))[:most]]
+    # By their ids, so that they are the same ones on another day: stage 1 may be some days older than stage 2.
+    ranks = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in histories.user_ids[users]]
+    users = users[np.argsort(np.array(ranks, "S8"), kind="stable")[:most]]
     return users, best[users]

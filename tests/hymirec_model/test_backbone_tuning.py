@@ -18,6 +18,7 @@ from hymirec_model.devices import training_dtype
 from hymirec_model.encoder_training import tune_encoder
 from hymirec_model.errors import InputError
 from hymirec_model.weights import resolve
+from hymirec_model.window_sampler import WindowSampler
 from tests.hymirec_model import planted
 
 KINDS = ["whole milk", "dog food", "red wine", "shampoo", "frozen pizza", "garden hose"]
@@ -68,6 +69,21 @@ def tune(encoder: ContentEncoder, config: EncoderTrainingConfig = CONFIG) -> lis
     found: list[dict[str, float]] = []
     tune_encoder(encoder, TEXTS, LOG, SPACE, config, lambda step, metrics: found.append(metrics) if step > 0 else None)
     return found
+
+
+def test_nothing_is_learnt_from_what_stage_2_is_validated_on() -> None:
+    sampler = WindowSampler(LOG, batch_users=3, history=4, window=2, seed=0, held=512)
+    last_two = np.arange(len(LOG.items)) % 24 >= 22
+    held = np.concatenate([batch.targets_BW.ravel().numpy() for batch in sampler.held_windows()])
+    assert sorted(held) == sorted(LOG.items[last_two])
+    other = replace(LOG, items=np.where(last_two, (LOG.items + 1) % 24, LOG.items))
+    ends = []
+    for log in (LOG, other):
+        encoder = small("bert")
+        tune_encoder(encoder, TEXTS, log, SPACE, CONFIG, lambda *_: None)
+        ends.append(copied(encoder))
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
 
 
 def copied(encoder: ContentEncoder) -> Weights:

@@ -137,6 +137,22 @@ def test_holding_back_leaves_something_to_train_on(window: int) -> None:
     assert rows_of(next(iter(sampler)))
 
 
+def test_windows_of_a_later_day_were_left_out_on_the_earlier_one() -> None:
+    """Stage 1 may be some days older than stage 2: people came, and some took more."""
+    rng = np.random.default_rng(0)
+    days = np.sort(rng.integers(0, 40, (600, 30)), axis=1)
+    begun = rng.integers(0, 35, 600)
+    rows = [[(0, int(day)) for day in row if day >= first] for row, first in zip(days, begun, strict=True)]
+    later, where = numbered(rows)
+    earlier = later.before(38)
+    earlier = earlier.of_users(np.flatnonzero(np.diff(earlier.offsets))[::-1])  # numbered in another order
+    left = set(without_held_windows(earlier, 3, 200).items.tolist())
+    sampler = WindowSampler(later, batch_users=64, history=9, window=3, seed=0, held=200)
+    held = [item for batch in sampler.held_windows() for _, future in rows_of(batch) for item in future]
+    assert len({where[item][0] for item in held}) == 200
+    assert np.mean([item in left for item in held]) < 0.05
+
+
 @settings(max_examples=25, deadline=None)
 @given(streams.filter(qualified), st.integers(1, 4))
 def test_without_held_windows_every_other_event_is_left(rows: Streams, window: int) -> None:
