@@ -157,7 +157,7 @@ def test_snippets_compile(document: str) -> None:
             if isinstance(node, ast.Import | ast.ImportFrom)
         }
         # Either nothing of ours, so that any service can do it, or our interface alone.
-        assert imported <= {"json", "pathlib", "faiss", "numpy", "pyarrow"} or imported in ({"jobs"}, {"airflow"})
+        assert imported <= {"json", "os", "pathlib", "faiss", "numpy", "pyarrow"} or imported in ({"jobs"}, {"airflow"})
 
 
 def test_the_readme_names_the_first_commands() -> None:

@@ -47,6 +47,11 @@ class Workplace:
         return done.stdout
 
     @property
+    def own_state(self) -> tuple[str, str]:
+        """Beginning of a command that works on data of one's own."""
+        return "env", f"HYMIREC_STATE={self.folder}/own"
+
+    @property
     def warehouse(self) -> Warehouse:
         return Warehouse(str(self.folder / "var" / "warehouse"))
 
@@ -86,7 +91,7 @@ def imports_and_sets_aside(workplace: Workplace, printed: str) -> None:
     workplace.names[SET_ASIDE] = folder
 
 
-IMPORT = "python -m jobs.import_events --source"
+IMPORT, MINE = "python -m jobs.import_events --source", "$HYMIREC_STATE/warehouse"
 HERE: dict[str, Callable[[Workplace, str], None]] = {
     "make inspect USER=2375": explains,
     "make compare": compares,
@@ -94,14 +99,14 @@ HERE: dict[str, Callable[[Workplace, str], None]] = {
     'make rollback REASON="click rate fell" TO=2017-12-03-0123abcd': goes_to_the_named_one,
     ".venv/bin/python -m jobs.delete_users --warehouse var/warehouse --user 2375": deletes,
     ".venv/bin/python -m jobs.delete_users --warehouse var/warehouse --file ids.txt": deletes,
-    f"{IMPORT} csv --events log.csv --items items.csv --columns user_id=customer,timestamp=ts --warehouse var/mine": (
+    f"{IMPORT} csv --events log.csv --items items.csv --columns user_id=customer,timestamp=ts --warehouse {MINE}": (
         imports_and_sets_aside
     ),
-    f"{IMPORT} jsonl --events logs --items items.jsonl.gz --item-columns title=name --warehouse var/mine": imports,
-    f"{IMPORT} parquet --events events.parquet --items items.parquet --warehouse var/mine": imports,
-    f"{IMPORT} movielens --data ml-32m --warehouse var/mine": imports,
-    f"{IMPORT} amazon-2023 --data All_Beauty --warehouse var/mine": imports,
-    f"{IMPORT} pixelrec --data Pixel200K --warehouse var/mine": imports,
+    f"{IMPORT} jsonl --events logs --items items.jsonl.gz --item-columns title=name --warehouse {MINE}": imports,
+    f"{IMPORT} parquet --events events.parquet --items items.parquet --warehouse {MINE}": imports,
+    f"{IMPORT} movielens --data ml-32m --warehouse {MINE}": imports,
+    f"{IMPORT} amazon-2023 --data All_Beauty --warehouse {MINE}": imports,
+    f"{IMPORT} pixelrec --data Pixel200K --warehouse {MINE}": imports,
 }
 """What is run here, in this order, and what must come of it."""
 ELSEWHERE = {
@@ -119,11 +124,13 @@ ELSEWHERE = {
     "airflow dags trigger hymirec_rollback": ("tests/integration/services.py", '"trigger", "hymirec_rollback"'),
     "airflow backfill create": ("tests/integration/test_backfill.py", '"backfill", "create"'),
     "airflow pools import infra/pools.json": ("tests/integration/cluster.py", '"pools", "import", str(POOLS)'),
+    "export HYMIREC_STATE=": ("tests/integration/test_commands.py", 'f"HYMIREC_STATE='),
     "export HYMIREC_SPARK_POOL=": ("tests/integration/test_services.py", '"hymirec_spark"'),
     "export HYMIREC_NOTIFIER": ("tests/integration/test_backfill.py", "HYMIREC_NOTIFIER="),
     "infra/deploy/secrets.sh": ("tests/integration/cluster.py", "infra/deploy/secrets.sh"),
-    # These two need a container engine or a cluster. What they start is checked against its schemas, and run as
+    # These three need a container engine or a cluster. What they start is checked against its schemas, and run as
     # processes (tests/integration/test_cluster.py).
+    "docker build -f infra/deploy/Dockerfile": ("tests/infra/test_deploy.py", '"infra/deploy/Dockerfile"'),
     "docker compose ": ("tests/infra/test_deploy.py", "def compose("),
     "kubectl ": ("tests/infra/test_deploy.py", "def manifests("),
 }
@@ -190,11 +197,13 @@ def test_every_command_is_run_by_some_test(repository: Path) -> None:
 
 @pytest.mark.parametrize("command", HERE)
 def test_command(workplace: Workplace, command: str) -> None:
-    HERE[command](workplace, workplace.run("bash", "-c", command))
+    state = workplace.own_state if MINE in command else ("env",)
+    HERE[command](workplace, workplace.run(*state, "bash", "-c", command))
 
 
 @pytest.mark.parametrize("page", ["docs/operations.md", "docs/own-data.md"])
 def test_snippet(workplace: Workplace, repository: Path, page: str) -> None:
     (snippet,) = (block for language, block in blocks(page) if language == "python" and "airflow" not in block)
-    printed = workplace.run("env", f"PYTHONPATH={repository}", "python", "-c", snippet)
+    state = workplace.own_state if "HYMIREC_STATE" in snippet else ("env",)
+    printed = workplace.run(*state, f"PYTHONPATH={repository}", "python", "-c", snippet)
     assert {"docs/operations.md": "no such product", "docs/own-data.md": "log.csv"}[page] in printed
