@@ -16,19 +16,21 @@ from torch import Tensor
 
 from hymirec_model.matching import cluster_targets, match
 from hymirec_model.shared_batch import mean_of_all
+from hymirec_model.tastes import tastes
 
 
 def masked_negatives(
     target_BWd: Tensor, target_ids_BW: Tensor, negative_nd: Tensor, negative_ids_n: Tensor, closest: float
 ) -> Tensor:
-    """Mark the negatives that are no negatives: the target itself, or an item closer to it than ``closest`` (cosine).
+    """Mark the negatives that are no negatives: the target itself, or an item closer to it than ``closest``, the cosine
+    of their tastes.
 
     Returns
     -------
     Tensor of shape (B, W, n), bool
     """
     with torch.no_grad():
-        twin_BWn = (target_BWd @ negative_nd.T) > closest
+        twin_BWn = (tastes(target_BWd) @ tastes(negative_nd).T) > closest
         return twin_BWn | (target_ids_BW[..., None] == negative_ids_n)
 
 

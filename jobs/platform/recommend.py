@@ -235,13 +235,17 @@ class Recommender:
         ]
 
     def _diverse(self, items: Ints, scores: Floats, n: int, diversity: float, unit: float) -> tuple[Ints, Floats]:
+        import torch
+
         from hymirec_model.diversity import diversify
         from hymirec_model.retrieval import chunks
+        from hymirec_model.tastes import tastes
 
         chosen_Un = np.empty((len(items), n), np.int64)
         for part in chunks(len(items), items.shape[1] * self.vectors.shape[1]):
-            vectors = self.vectors[np.maximum(items[part], 0)]
-            chosen_Un[part] = diversify(items[part], scores[part] / unit, vectors, n, diversity)
+            vectors = torch.from_numpy(self.vectors[np.maximum(items[part], 0)])
+            likeness = tastes(vectors.float()).numpy()
+            chosen_Un[part] = diversify(items[part], scores[part] / unit, likeness, n, diversity)
         absent_Un, place_Un = chosen_Un < 0, np.maximum(chosen_Un, 0)
         return (
             np.where(absent_Un, -1, np.take_along_axis(items, place_Un, 1)),

@@ -29,7 +29,7 @@ def test_validation_loss_falls_and_reruns_are_equal_to_the_bit() -> None:
 
 def test_a_phase_that_makes_retrieval_worse_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)  # of 90 items
-    hasty = replace(CONFIG, learning_rate=0.2, backbone_learning_rate=0.2)
+    hasty = replace(CONFIG, learning_rate=1.0, backbone_learning_rate=1.0)
     figures, _, undone = train(config=hasty)
     assert figures["validation_recall_after_light"] > figures["validation_recall_before_light"]
     assert figures["validation_recall_after_llm"] < figures["validation_recall_before_llm"]

@@ -15,6 +15,7 @@ import torch
 
 from hymirec_model.errors import HymirecError
 from hymirec_model.retrieval import top_items
+from hymirec_model.tastes import tastes
 from jobs.platform import columns
 from jobs.platform.given_events import Events
 from jobs.platform.manifest import ReleaseError
@@ -129,7 +130,7 @@ def test_time_passes_with_the_newest_event_or_as_told(release: Release, historie
 
 
 def test_diversity_makes_lists_less_alike(release: Release, histories: dict[str, Events]) -> None:
-    vectors = release.recommender.vectors.astype(np.float32)
+    vectors = tastes(torch.from_numpy(release.recommender.vectors.astype(np.float32))).numpy()
 
     def likeness(diversity: float) -> float:
         lists = release.recommend_batch(list(histories), 10, diversity=diversity)
