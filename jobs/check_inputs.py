@@ -19,9 +19,9 @@ from pyspark.sql import functions as F
 from jobs.platform import cli, headline, plots, tracking
 from jobs.platform.catalog import ITEM_COLUMNS, build_catalog, check_items
 from jobs.platform.contracts import EVENTS, ITEMS, check_columns, read_footers, spark_schema
-from jobs.platform.daily_events import judge_events, match_items, read_events
+from jobs.platform.daily_events import ROWS_A_FILE, judge_events, match_items, read_events, write_accepted
 from jobs.platform.datasets import dataset
-from jobs.platform.errors import ContractBreach, WarehouseError
+from jobs.platform.errors import WarehouseError
 from jobs.platform.input_drift import Drift, compare_catalog, compare_days, stop_on_breach, usual_days
 from jobs.platform.input_statistics import Statistics, event_statistics
 from jobs.platform.item_images import IMAGE, image_length, judge_images, with_image_faults
@@ -29,12 +29,10 @@ from jobs.platform.lineage import accepted_chain, check_days, check_numbering, c
 from jobs.platform.names import Drift as DriftWord
 from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig, load_profile
-from jobs.platform.quarantine import by_name, check_shares, write_quarantine
+from jobs.platform.quarantine import by_name, check_least, check_shares, of_day, write_quarantine
 from jobs.platform.spark import persisted, session
 from jobs.platform.tracked_runs import StageRun
 from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
-
-ROWS_A_FILE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def main(
     refresh = cli.refresh_id_or_default(refresh_id, ds)
     with tracking.stage("check_inputs", ds=ds, refresh_id=refresh) as run:
         headline.begin(run.refresh, wh, settings, refresh)
-        read = [dataset(wh, wh.partition("events", ds), inputs.day_rows), dataset(wh, inputs.items, inputs.item_rows)]
+        read = [dataset(wh, wh.partition("events", ds), inputs.days[ds]), dataset(wh, inputs.items, inputs.item_rows)]
         for where in (run, run.refresh):
             where.inputs(read, "input")
         run.params({"contract": contract, "previous": inputs.previous.ds if inputs.previous else "none"})
@@ -113,16 +111,28 @@ class Inputs:
     """Accepted partition that the run continues."""
     usual: dict[str, Statistics]
     """Accepted days that the run's days are compared with."""
-    days: list[str]
+    days: dict[str, int]
+    """Rows of each day, oldest first; the last is the run's own."""
     events: list[str]
     """Paths of the days' files, for Spark."""
     event_types: dict[str, str]
-    event_rows: int
-    day_rows: int
-    """Those of the run's own day."""
     items: Partition
     item_types: dict[str, str]
     item_rows: int
+
+    @property
+    def event_rows(self) -> int:
+        """Rows of all days."""
+        return sum(self.days.values())
+
+    @property
+    def judged(self) -> list[str]:
+        """Days that have to be good by themselves.
+
+        A first run takes a log as it is, and judges its own day. Any later run judges all of its days, so that none is
+        let in by the run of the day after it; an empty file is as good as no day.
+        """
+        return [day for day, rows in self.days.items() if rows] if self.previous else list(self.days)[-1:]
 
 
 def find_inputs(wh: Warehouse, ds: str) -> Inputs:
@@ -147,8 +157,10 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     if previous is not None:
         check_days(chain, {day for day in files.values() if day <= previous.ds})
     facts = read_footers(wh.filesystem, wh.storage.path("events"), names)
-    day_rows = sum(file.rows for file in facts if files[file.name] == ds)
-    if not day_rows:
+    rows = dict.fromkeys(sorted({files[name] for name in names}), 0)
+    for file in facts:
+        rows[files[file.name]] += file.rows
+    if not rows[ds]:
         raise WarehouseError(
             f"table events, partition ds={ds}: seen 0 rows; allowed: 1 or more; fill the day and run check_inputs again"
         )
@@ -161,11 +173,9 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     return Inputs(
         previous=previous,
         usual=usual_days(chain),
-        days=sorted({files[name] for name in names}),
+        days=rows,
         events=[wh.storage.spark_path("events", name) for name in names],
         event_types=types,
-        event_rows=sum(file.rows for file in facts),
-        day_rows=day_rows,
         items=items,
         item_types={name: kind for name, kind in item_types.items() if name in (*ITEM_COLUMNS, IMAGE)},
         item_rows=sum(file.rows for file in item_facts),
@@ -212,21 +222,22 @@ def check_inputs(
         items = judge_images(items, length)
         write_catalog(spark, catalog, items, judged, inputs, previous, contract, length)
         events = match_items(judged, spark.read.parquet(catalog.path), items.filter("reason IS NOT NULL"))
-        write_accepted(spark, accepted, events, inputs, catalog.info["numbering"])
+        write_accepted(spark, accepted, events, inputs.event_rows)
+        accepted.info |= {
+            "days": list(inputs.days),
+            "previous": inputs.previous.ds if inputs.previous else None,
+            "numbering": catalog.info["numbering"],
+        }
         drift = measure_drift(spark, wh, accepted, catalog, inputs, contract)
-        quarantined, of_day = write_quarantine(wh, ds, {"events": events, "items": with_image_faults(items)})
-        check_shares(ds, quarantined, {"events": inputs.event_rows, "items": inputs.item_rows}, contract.max_bad_share)
-        # A bad day must not hide among the many that a first run takes.
-        check_shares(ds, of_day, {f"events, partition ds={ds}": inputs.day_rows}, contract.max_bad_share)
-        for name, seen, least in (
-            (f"events, partition ds={ds}", drift.days.get(ds, {"rows": 0})["rows"], contract.min_events),
-            ("items", catalog.info["items"], contract.min_items),
-        ):
-            if seen < least:
-                raise ContractBreach(
-                    f"table {name}: seen {seen:,} good rows; allowed: {least:,} or more (contract in the profile); "
-                    "look into the table quarantine for the others, mend the day and run check_inputs again"
-                )
+        tables = {"events": events, "items": with_image_faults(items)}
+        quarantined, by_day = write_quarantine(wh, ds, tables, inputs.judged)
+        rows = {of_day("events", day): inputs.days[day] for day in inputs.judged}
+        if not inputs.previous and len(inputs.days) > 1:  # else it follows from the days
+            rows["events"] = inputs.event_rows
+        check_shares(ds, quarantined | by_day, rows | {"items": inputs.item_rows}, contract.max_bad_share)
+        good = {of_day("events", day): drift.days.get(day, {"rows": 0})["rows"] for day in inputs.judged}
+        check_least(good, contract.min_events)
+        check_least({"items": catalog.info["items"]}, contract.min_items)
         on_drift(drift)
         stop_on_breach(drift, contract)
     return Report(
@@ -279,30 +290,6 @@ def write_catalog(
         out.info["image_length"] = image_length
 
 
-def write_accepted(
-    spark: SparkSession, out: PartitionWriter, events: DataFrame, inputs: Inputs, numbering: str
-) -> None:
-    """Write the good events, with item numbers of the catalogue ``numbering``, sorted by user and time."""
-    columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight", "arrived"]
-    (
-        events.filter("reason IS NULL")
-        .withColumnRenamed("ds", "arrived")
-        .select(*columns)
-        .repartition(-(-inputs.event_rows // ROWS_A_FILE), "user_id")
-        .sortWithinPartitions("user_id", "timestamp", "seq", "item_index", "event", "weight")
-        .write.parquet(out.path)
-    )
-    counts = content_of(spark.read.parquet(out.path), columns)
-    out.rows = counts["rows"]
-    out.info |= {
-        "events": counts["rows"],
-        "days": inputs.days,
-        "previous": inputs.previous.ds if inputs.previous else None,
-        "content": counts["content"],
-        "numbering": numbering,
-    }
-
-
 def measure_drift(
     spark: SparkSession,
     wh: Warehouse,
@@ -311,14 +298,10 @@ def measure_drift(
     inputs: Inputs,
     contract: ContractConfig,
 ) -> Drift:
-    """Compare the run's days, and its catalogue, with what was accepted before; store the days' statistics.
-
-    A first run takes a log as it is and compares only its own day with it. Any later run compares all of its days, so
-    that none is let in by the run of the day after it.
-    """
-    days = inputs.days if inputs.previous else inputs.days[-contract.drift_days - 1 :]
+    """Compare the run's days, and its catalogue, with what was accepted before; store the days' statistics."""
+    days = list(inputs.days) if inputs.previous else list(inputs.days)[-contract.drift_days - 1 :]
     statistics = event_statistics(spark.read.parquet(accepted.path), spark.read.parquet(catalog.path), days)
-    drift = compare_days(statistics, inputs.usual, days if inputs.previous else [accepted.ds], contract)
+    drift = compare_days(statistics, inputs.usual, inputs.judged, contract)
     if inputs.previous:
         before = wh.partition("catalog", inputs.previous.ds).info
         drift.findings += compare_catalog(accepted.ds, catalog.info, before, contract)

@@ -1,4 +1,4 @@
-"""Events of a run's days: read, judged row by row, and matched with the catalogue."""
+"""Events of a run's days: read, judged row by row, matched with the catalogue, and written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pyspark.sql import functions as F
 
 from jobs.platform.catalog import NOT_TEXT, is_blank
 from jobs.platform.contracts import spark_schema
-from jobs.platform.warehouse import Warehouse
+from jobs.platform.lineage import content_of
+from jobs.platform.warehouse import PartitionWriter, Warehouse
 
+ROWS_A_FILE = 1_000_000
 NO_ITEM, BAD_ITEM = "no row in the catalogue", "its row in the catalogue is in quarantine"
 
 
@@ -66,3 +68,19 @@ def match_items(events: DataFrame, catalog: DataFrame, bad_items: DataFrame) -> 
     column = F.when(unknown, "item_id").otherwise(F.col("column_name"))
     reason = F.when(unknown, why).otherwise(F.col("reason"))
     return events.withColumns({"column_name": column, "reason": reason}).drop("bad_item")
+
+
+def write_accepted(spark: SparkSession, out: PartitionWriter, events: DataFrame, rows: int) -> None:
+    """Write the good ones of ``rows`` events, sorted by user and time."""
+    columns = ["user_id", "item_index", "timestamp", "seq", "event", "weight", "arrived"]
+    (
+        events.filter("reason IS NULL")
+        .withColumnRenamed("ds", "arrived")
+        .select(*columns)
+        .repartition(-(-rows // ROWS_A_FILE), "user_id")
+        .sortWithinPartitions("user_id", "timestamp", "seq", "item_index", "event", "weight")
+        .write.parquet(out.path)
+    )
+    counts = content_of(spark.read.parquet(out.path), columns)
+    out.rows = counts["rows"]
+    out.info |= {"events": counts["rows"], "content": counts["content"]}

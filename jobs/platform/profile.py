@@ -36,9 +36,9 @@ class ContractConfig:
     """What check_inputs tolerates before it stops the refresh."""
 
     max_bad_share: float = 0.01
-    """Largest share of a table's rows that may go to quarantine."""
+    """Largest share of a table's rows, and of each day's events, that may be bad."""
     min_events: int = 1
-    """Fewest accepted events in the partition of the run's own day."""
+    """Fewest accepted events of a day that has any; a first run takes the days before its own as they are."""
     min_items: int = 2
     """Fewest accepted items in the catalogue."""
     max_late_days: int = 0

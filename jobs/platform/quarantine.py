@@ -1,8 +1,8 @@
-"""Bad rows: where they go, and how many are too many."""
+"""Bad rows: where they go, how many are too many, and how many good ones too few."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -14,9 +14,17 @@ Counts = dict[tuple[str, str, str], int]
 """Bad rows by table, column and reason."""
 MAX_ROWS = 100_000
 """Most rows kept: when a contract is broken, that can be the whole log."""
+_MOST_NAMED = 6  # tables and days in a message
 
 
-def write_quarantine(warehouse: Warehouse, ds: str, judged: Mapping[str, DataFrame]) -> tuple[Counts, Counts]:
+def of_day(table: str, ds: str) -> str:
+    """Name of one day of a table, in counts and messages."""
+    return f"{table}, partition ds={ds}"
+
+
+def write_quarantine(
+    warehouse: Warehouse, ds: str, judged: Mapping[str, DataFrame], days: Collection[str]
+) -> tuple[Counts, Counts]:
     """Write the bad rows of a day's tables as one file of ``quarantine/ds``.
 
     Parameters
@@ -25,41 +33,41 @@ def write_quarantine(warehouse: Warehouse, ds: str, judged: Mapping[str, DataFra
     ds : str
     judged : mapping of str to pyspark.sql.DataFrame
         Rows of each table with ``column_name`` and ``reason``, both null for a good row; ``ds`` where it has days.
+    days : collection of str
+        Days that are counted by themselves, too.
 
     Returns
     -------
     counts : dict of (str, str, str) to int
-    of_day : dict of (str, str, str) to int
-        Those of the partition ``ds`` alone, under the table's name "<table>, partition ds=<ds>".
+    by_day : dict of (str, str, str) to int
+        Those of ``days``, with the table's name as :func:`of_day` says it.
     """
     parts = []
     for table, rows in judged.items():
         content = [name for name in rows.columns if name not in ("column_name", "reason", "item_index")]
         row = F.to_json(F.struct(*content)).alias("row")
         bad = rows.filter("reason IS NOT NULL")
-        on_day = (F.col("ds") == ds if "ds" in rows.columns else F.lit(False)).alias("on_day")
-        parts.append(bad.select(F.lit(table).alias("table_name"), "reason", "column_name", row, on_day))
+        day = F.when(F.col("ds").isin(*days), F.col("ds")) if "ds" in rows.columns else F.lit(None).cast("string")
+        parts.append(bad.select(F.lit(table).alias("table_name"), "reason", "column_name", row, day.alias("day")))
     keys = ["table_name", "column_name", "reason"]
     bad_rows = parts[0]
     for part in parts[1:]:
         bad_rows = bad_rows.unionByName(part)
     bad_rows = bad_rows.persist()
-    sums = (F.count(F.lit(1)).alias("rows"), F.count_if("on_day").alias("of_day"))
-    counted = bad_rows.groupBy(*keys).agg(*sums).orderBy(*keys).collect()
-    counts = {(row.table_name, row.column_name, row.reason): int(row.rows) for row in counted}
-    of_day = {
-        (f"{row.table_name}, partition ds={ds}", row.column_name, row.reason): int(row.of_day)
-        for row in counted
-        if row.of_day
-    }
+    counts: Counts = {}
+    by_day: Counts = {}
+    for table, column, reason, day, rows in bad_rows.groupBy(*keys, "day").count().orderBy(*keys, "day").collect():
+        counts[table, column, reason] = counts.get((table, column, reason), 0) + rows
+        if day is not None:
+            by_day[of_day(table, day), column, reason] = rows
     total = sum(counts.values())
     with warehouse.write_partition("quarantine", ds) as out:
         kept = bad_rows if total <= MAX_ROWS else bad_rows.orderBy(*keys, "row").limit(MAX_ROWS)
-        kept.drop("on_day").coalesce(1).sortWithinPartitions(*keys, "row").write.parquet(out.path)
+        kept.drop("day").coalesce(1).sortWithinPartitions(*keys, "row").write.parquet(out.path)
         out.rows = min(total, MAX_ROWS)
         out.info["counts"] = by_name(counts)
     bad_rows.unpersist()
-    return counts, of_day
+    return counts, by_day
 
 
 def by_name(counts: Counts) -> dict[str, int]:
@@ -76,7 +84,7 @@ def check_shares(ds: str, counts: Counts, rows: Mapping[str, int], max_bad_share
     counts : dict of (str, str, str) to int
         As returned by :func:`write_quarantine`.
     rows : mapping of str to int
-        Rows of each table, good and bad.
+        Rows of each table, or day of one, good and bad.
     max_bad_share : float
         Largest share of bad rows that is allowed, 0 to 1.
 
@@ -93,7 +101,24 @@ def check_shares(ds: str, counts: Counts, rows: Mapping[str, int], max_bad_share
             seen = ", ".join(f"column {column}: {n:,} {reason}" for (_, column, reason), n in reasons.items())
             breaches.append(f"table {table}: seen {bad:,} bad of {total:,} rows ({seen})")
     if breaches:
+        more = f"; and {len(breaches) - _MOST_NAMED:,} more" if len(breaches) > _MOST_NAMED else ""
         raise ContractBreach(
-            f"{'; '.join(breaches)}; allowed: a share of {max_bad_share:g} (contract.max_bad_share); "
-            f"the bad rows are in quarantine/ds={ds}"
+            f"{'; '.join(breaches[:_MOST_NAMED])}{more}; allowed: a share of {max_bad_share:g} "
+            f"(contract.max_bad_share); the bad rows are in quarantine/ds={ds}"
         )
+
+
+def check_least(good: Mapping[str, int], least: int) -> None:
+    """Check that enough rows of each table, or day of one, are good.
+
+    Raises
+    ------
+    ContractBreach
+        Names the first that has fewer.
+    """
+    for name, seen in good.items():
+        if seen < least:
+            raise ContractBreach(
+                f"table {name}: seen {seen:,} good rows; allowed: {least:,} or more (contract in the profile); "
+                "look into the table quarantine for the others, mend the day and run check_inputs again"
+            )

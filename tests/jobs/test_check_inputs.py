@@ -206,8 +206,8 @@ def test_a_breach_stops_the_run(check: Check, put_events: Put, put_items: Put, w
     with pytest.raises(ContractBreach) as caught:
         check(D1, ContractConfig(max_bad_share=0.4))
     assert str(caught.value) == (
-        "table events: seen 2 bad of 4 rows (column item_id: 1 no row in the catalogue, column user_id: "
-        "1 null or empty); allowed: a share of 0.4 (contract.max_bad_share); "
+        f"table events, partition ds={D1}: seen 2 bad of 4 rows (column item_id: 1 no row in the catalogue, column "
+        "user_id: 1 null or empty); allowed: a share of 0.4 (contract.max_bad_share); "
         f"the bad rows are in quarantine/ds={D1}"
     )
     assert warehouse.partitions("accepted_events") == []
@@ -228,6 +228,26 @@ def test_a_bad_day_does_not_hide_among_good_ones(check: Check, day: Put, put_ite
     assert warehouse.partitions("accepted_events") == []
 
 
+def test_the_run_of_the_next_day_does_not_let_a_refused_day_in(
+    check: Check, day: Put, put_events: Put, put_items: Put, warehouse: Warehouse
+) -> None:
+    put_items(ITEMS)
+    day(D1, ["i0", "nobody", "nobody", "i1"])
+    day(D2, ["i1", "i2", "nobody"])
+    day(D3, ["i0"] * 97)  # with it 1 of 100 rows
+    strict = ContractConfig(max_bad_share=0.1)
+    check(D1)
+    message = rf"^table events, partition ds={D2}: seen 1 bad of 3 rows \(column item_id: 1 no row in the catalogue\)"
+    with pytest.raises(ContractBreach, match=message):
+        check(D3, strict)
+    day(D2, ["i1", "i2"])
+    with pytest.raises(ContractBreach, match=f"table events, partition ds={D2}: seen 2 good rows; allowed: 3 or more"):
+        check(D3, replace(strict, min_events=3))
+    assert warehouse.partitions("accepted_events") == [D1]
+    put_events(D2, [])  # a day without events is none
+    assert check(D3, replace(strict, min_events=3)).accepted == 97
+
+
 def test_folders_that_are_no_days_are_ignored(
     check: Check, day: Put, put_events: Put, put_items: Put, warehouse: Warehouse
 ) -> None:
@@ -235,7 +255,7 @@ def test_folders_that_are_no_days_are_ignored(
     day(D1, ["i0", "i1"])
     for folder in ("2024-1-1", "20230101", "2024-02-30", "2024-01-01x"):
         put_events(folder, [{"user_id": "stray", "item_id": "i0", "timestamp": 0}])
-    assert find_inputs(warehouse, D1).days == [D1]
+    assert find_inputs(warehouse, D1).days == {D1: 2}
     assert check(D1).events == 2
 
 
