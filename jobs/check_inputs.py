@@ -31,6 +31,7 @@ from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig, load_profile
 from jobs.platform.quarantine import by_name, check_least, check_shares, of_day, write_quarantine
 from jobs.platform.spark import persisted, session
+from jobs.platform.staging import finish_imports
 from jobs.platform.tracked_runs import StageRun
 from jobs.platform.warehouse import Partition, PartitionWriter, Warehouse
 
@@ -136,10 +137,12 @@ class Inputs:
 
 
 def find_inputs(wh: Warehouse, ds: str) -> Inputs:
-    """Find the input files of day ``ds`` and check their columns.
+    """Find the input files of day ``ds`` and check their columns; an import that was killed is finished first.
 
     Raises
     ------
+    ImportUnfinished
+        If an import is complete, but cannot be put in its place.
     MissingPartition
         If the day, or the catalogue, has no files.
     WarehouseError
@@ -147,6 +150,7 @@ def find_inputs(wh: Warehouse, ds: str) -> Inputs:
     SchemaError
         If a column is missing or has a wrong type.
     """
+    finish_imports(wh.storage)
     wh.partition("events", ds)
     previous = wh.latest("accepted_events", until=ds, strict=True)
     chain = [] if previous is None else accepted_chain(wh, previous.ds)

@@ -38,6 +38,12 @@ class MissingPartition(WarehouseError):
         self.newest = newest
 
 
+class ImportUnfinished(WarehouseError):
+    """An import is complete, but not all of it is in its place yet."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: a retry may find it there
+
+
 class SchemaError(JobError):
     """A column is missing or has a type that the contract does not allow."""
 
@@ -63,4 +69,4 @@ class ProfileError(JobError):
 class TrackingError(JobError):
     """MLflow cannot be reached."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h: the input is fine, and a retry may find the server back
+    exit_code = 75  # the input is fine, and a retry may find the server back

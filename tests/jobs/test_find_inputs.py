@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jobs.platform.warehouse import Warehouse
 
 Put = Callable[..., Path]
 At = Callable[..., int]
-D1, D2 = "2024-02-28", "2024-02-29"
+D1, D2, D3 = "2024-02-28", "2024-02-29", "2024-03-01"
 ITEMS = [{"item_id": f"i{n}", "title": f"Thing {n}"} for n in range(6)]
 
 
@@ -91,3 +92,15 @@ def test_missing_columns(warehouse: Warehouse, day: Put, put_events: Put, put_it
     put_events(D1, [{"user_id": "u", "item_id": "i0"}])
     with pytest.raises(SchemaError, match="table events, column timestamp: seen no such column among user_id, item_id"):
         find_inputs(warehouse, D1)
+
+
+def test_an_import_that_was_killed_half_moved_is_finished_first(warehouse: Warehouse, day: Put, put_items: Put) -> None:
+    put_items(ITEMS)
+    for ds in (D1, D2, D3):
+        day(ds, ["i0"])
+    folder = Path(warehouse.uri) / ".import" / "killed"
+    (folder / "events").mkdir(parents=True)
+    (Path(warehouse.uri) / "events" / f"ds={D2}").rename(folder / "events" / f"ds={D2}")
+    (folder / "_complete.json").write_text(json.dumps({f"events/ds={D2}": ["part-0.parquet"]}))
+    assert find_inputs(warehouse, D3).days == {D1: 1, D2: 1, D3: 1}
+    assert not folder.exists()

@@ -1,11 +1,14 @@
-"""An import that dies at any moment has not been, or is finished by the next one."""
+"""An import that dies at any moment has not been, or is finished by the next one, or by who reads its tables."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +16,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.platform.staging import FOLDER, staged
+from jobs.platform.errors import ImportUnfinished
+from jobs.platform.staging import FOLDER, finish_imports, staged
 from jobs.platform.storage import Storage
 
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
@@ -78,10 +82,69 @@ def test_killed_at_every_step(tmp_path: Path, repository: Path) -> None:
         root = tmp_path / str(renames)
         complete = renames == RENAMES or list((root / FOLDER).glob("*/_complete.json"))
         assert complete or read(root) == states("old")
-        with pytest.raises(ValueError, match="nothing"), staged(Storage(str(root))):  # the next import, also a vain one
-            raise ValueError("nothing")
+        if renames % 2:
+            finish_imports(Storage(str(root)))
+        else:
+            with pytest.raises(ValueError, match="nothing"), staged(Storage(str(root))):  # the next import, a vain one
+                raise ValueError("nothing")
         assert read(root) == states("new" if complete else "old"), renames
         assert bool(complete) == (renames > 0)
+
+
+def half_moved(root: Path) -> Path:
+    """Leave an import as one that was killed between the two renames of its last day."""
+    write(str(root), "old")
+    folder = root / FOLDER / "killed"
+    staged_in = folder / "events" / f"ds={DAYS[-1]}"
+    staged_in.mkdir(parents=True)
+    pq.write_table(pa.table({"x": ["new"]}), staged_in / "part-00000.parquet")
+    day = root / "events" / f"ds={DAYS[-1]}"
+    (folder / "_complete.json").write_text(json.dumps({f"events/{day.name}": ["part-00000.parquet"]}))
+    day.rename(f"{staged_in}.old")
+    return folder
+
+
+def test_a_reader_waits_while_an_import_moves_folders(tmp_path: Path) -> None:
+    half_moved(tmp_path)
+    assert len(read(tmp_path)) == 3
+    with (tmp_path / FOLDER / "lock").open("w") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = pool.submit(finish_imports, Storage(str(tmp_path)))
+        with pytest.raises(TimeoutError):
+            done.result(0.2)
+        assert len(read(tmp_path)) == 3
+        fcntl.flock(held, fcntl.LOCK_UN)
+        done.result(30)
+    assert read(tmp_path) == states("old") | {f"events/ds={DAYS[-1]}": ["new"]}
+
+
+def test_a_reader_is_told_what_it_cannot_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = half_moved(tmp_path / "bucket")
+    store = Storage("s3a://bucket", pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem()))
+    with pytest.raises(
+        ImportUnfinished, match=r"killed: seen an import .* not all in its place; .* files again"
+    ) as told:
+        finish_imports(store)
+    assert told.value.exit_code == 75 and folder.is_dir()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Storage, "put", refuse)
+    with pytest.raises(ImportUnfinished, match=r"killed: seen .* cannot be put in its place \(not yours\); allowed"):
+        finish_imports(Storage(str(tmp_path / "bucket")))
+
+
+def test_a_reader_leaves_imports_that_are_not_complete(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    finish_imports(storage)
+    assert list(tmp_path.iterdir()) == []
+    with staged(storage) as folder:
+        (tmp_path / folder / "items").mkdir(parents=True)
+        finish_imports(storage)  # at once: the lock is free while an import writes
+        assert (tmp_path / folder / "items").is_dir()
+        pq.write_table(pa.table({"x": ["new"]}), tmp_path / folder / "items" / "part-0.parquet")
+    assert read(tmp_path) == {"items": ["new"]}
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
