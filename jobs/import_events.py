@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 
 from jobs.platform import cli
 from jobs.platform.contracts import EVENTS_FILE, ITEMS_FILE, read_footers
-from jobs.platform.errors import JobError, WarehouseError
+from jobs.platform.errors import JobError
 from jobs.platform.names import ds_of
 from jobs.platform.profile import ContractConfig
 from jobs.platform.set_aside import Fault, check_share, count_rows, record_name, write_record
@@ -242,10 +242,7 @@ def write_events(events: DataFrame, path: str) -> None:
 def check_losses(warehouse: Warehouse, staged_in: str) -> None:
     """Refuse days that would lose more than half of their rows, by the footers of their files."""
     new = _rows_a_day(warehouse, f"{staged_in}/events")
-    try:
-        old = _rows_a_day(warehouse, "events", set(new))
-    except WarehouseError:  # what nobody can read has nothing to lose
-        return
+    old = _rows_a_day(warehouse, "events", set(new))
     lost = [
         f"{day} with {new[day]:,} rows in place of {old[day]:,}" for day in old if new[day] < old[day] * _LEAST_LEFT
     ]
@@ -261,7 +258,8 @@ def _rows_a_day(warehouse: Warehouse, folder: str, days: set[str] | None = None)
     names = [name for name in warehouse.storage.files(folder) if name.endswith(".parquet")]
     chosen = {name: day for name in sorted(names) if (day := ds_of(name.partition("/")[0])) and day in (days or {day})}
     rows = dict.fromkeys(chosen.values(), 0)
-    for file in read_footers(warehouse.filesystem, warehouse.storage.path(folder), list(chosen)):
+    # What nobody can read has nothing to lose.
+    for file in read_footers(warehouse.filesystem, warehouse.storage.path(folder), list(chosen), skip_damaged=True):
         rows[chosen[file.name]] += file.rows
     return rows
 

@@ -75,7 +75,9 @@ class FileFacts:
     """Lower-case names that more than one column has: Spark does not tell upper and lower case apart."""
 
 
-def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str]) -> list[FileFacts]:
+def read_footers(
+    filesystem: pafs.FileSystem, folder: str, names: Sequence[str], *, skip_damaged: bool = False
+) -> list[FileFacts]:
     """Read the footers of Parquet files.
 
     Parameters
@@ -85,20 +87,24 @@ def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str])
         Folder of the files, as ``filesystem`` wants it.
     names : sequence of str
         Paths relative to the folder.
+    skip_damaged : bool, default=False
+        Whether to leave out files that are not Parquet.
 
     Raises
     ------
     WarehouseError
-        If a file is not Parquet.
+        If a file is not Parquet, unless those are left out.
     """
 
-    def read(name: str) -> FileFacts:
+    def read(name: str) -> FileFacts | None:
         try:
             with filesystem.open_input_file(f"{folder}/{name}") as stream:
                 file = pq.ParquetFile(stream)
                 schema, rows = file.schema_arrow, file.metadata.num_rows
                 physical = {c.path: c.physical_type for c in (file.schema.column(i) for i in range(len(file.schema)))}
         except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is not UTF-8
+            if skip_damaged:
+                return None
             raise WarehouseError(
                 f"{folder}/{name}: seen a file that is not Parquet ({error}); allowed: Parquet; write it again or "
                 "take it away"
@@ -113,7 +119,7 @@ def read_footers(filesystem: pafs.FileSystem, folder: str, names: Sequence[str])
         return FileFacts(name, rows, types, nanosecond, frozenset(n for n, count in counts.items() if count > 1))
 
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(read, names))
+        return [facts for facts in pool.map(read, names) if facts is not None]
 
 
 def check_columns(table: str, facts: Sequence[FileFacts], contract: Contract) -> dict[str, str]:

@@ -122,8 +122,11 @@ def test_a_part_of_a_day_does_not_replace_the_day(bring: Callable[..., Summary],
     assert len(days(warehouse)["1970-01-01"]) == 1
     (damaged,) = Path(warehouse.uri, "events", "ds=1970-01-01").glob("*.parquet")
     damaged.write_bytes(b"PAR1")
-    bring(at(0))
-    assert len(days(warehouse)["1970-01-01"]) == 1
+    bring(at(0, DAY, DAY + 1, DAY + 2))
+    assert {ds: len(rows) for ds, rows in days(warehouse).items()} == {"1970-01-01": 1, "1970-01-02": 3}
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(JobError, match="events: seen 1970-01-02 with 1 rows in place of 3; allowed"):
+        bring(at(0, DAY))
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

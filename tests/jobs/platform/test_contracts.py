@@ -114,6 +114,10 @@ def test_a_file_that_is_not_parquet(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_text("user_id,item_id\n")
     with pytest.raises(WarehouseError, match=r"a.parquet: seen a file that is not Parquet"):
         read_footers(pafs.LocalFileSystem(), str(tmp_path), ["a.parquet"])
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "b.parquet")
+    names = ["a.parquet", "b.parquet"]
+    (found,) = read_footers(pafs.LocalFileSystem(), str(tmp_path), names, skip_damaged=True)
+    assert (found.name, found.rows) == ("b.parquet", 2)
 
 
 @pytest.mark.parametrize("second", ["item_id", "ITEM_ID"])
