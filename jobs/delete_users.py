@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import typer
 
 from jobs.platform import cli
 from jobs.platform.deletions import add_deletions, read_deletions
-from jobs.platform.errors import JobError
+from jobs.platform.errors import JobError, WarehouseError
 from jobs.platform.user_histories import UserHistories
 from jobs.platform.warehouse import Warehouse
 
@@ -35,10 +36,15 @@ def main(
     now = add_deletions(wh, [*user, *(read_ids(file) if file else [])]).user_ids
     new = sorted(set(now) - before)
     print(f"deletions: {len(now):,} people, {len(new):,} of them new; left out from the next refresh on")
-    newest = wh.latest("histories")
-    if newest is not None and new:
-        known = UserHistories.find(wh, newest.ds).users(new, []).num_rows
-        print(f"of the new ones {known:,} have a history on {newest.ds}; an id that has none may be misspelt")
+    if not new:
+        return
+    try:
+        newest = wh.latest("histories")
+        if newest is not None:
+            known = UserHistories.find(wh, newest.ds).users(new, []).num_rows
+            print(f"of the new ones {known:,} have a history on {newest.ds}; an id that has none may be misspelt")
+    except (WarehouseError, pa.ArrowException, OSError) as error:  # the request itself is kept
+        print(f"whether the new ones have a history, or are misspelt, could not be checked: {error}")
 
 
 def read_ids(file: Path) -> list[str]:

@@ -11,6 +11,7 @@ from jobs.platform import cli
 from jobs.platform.deletions import read_deletions
 from jobs.platform.errors import SchemaError, WarehouseError
 from jobs.platform.warehouse import Warehouse
+from tests.small_model import DAY, table, write_histories
 
 
 def command(*arguments: str) -> int:
@@ -32,6 +33,26 @@ def test_people_are_added_once_from_options_and_files(tmp_path: Path, capsys: py
     assert command("--warehouse", wh.uri, "--user", "7") == 0
     assert read_deletions(wh).user_ids == ("2375", "7", "8", "Zoë")
     assert read_deletions(wh).fingerprint != first.fingerprint
+
+
+def test_a_request_is_kept_where_ids_cannot_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wh = Warehouse(str(tmp_path / "wh"))
+    write_histories(wh, table(4, 9))
+    arguments = ("--warehouse", wh.uri, "--user")
+    assert command(*arguments, "user-001") == 0
+    assert f"of the new ones 1 have a history on {DAY}" in capsys.readouterr().out
+    histories = wh.partition("histories", DAY)
+    files = sorted((Path(histories.path) / name for name in histories.files), key=str)
+    content = {file: file.read_bytes() for file in files}
+    for damage in (lambda file: b"?" * len(content[file]), lambda file: b"cut"):
+        for file in files:
+            file.write_bytes(damage(file))
+        before = read_deletions(wh).user_ids
+        assert command(*arguments, f"user-00{len(before) + 1}") == 0
+        said = capsys.readouterr()
+        assert "1 of them new" in said.out and "could not be checked: " in said.out and not said.err
+        assert len(read_deletions(wh).user_ids) == len(before) + 1
+    assert "seen 3 bytes; allowed: the" in said.out
 
 
 def test_what_names_nobody_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
