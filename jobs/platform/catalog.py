@@ -9,6 +9,7 @@ from jobs.platform.item_images import IMAGE
 from jobs.platform.profile import ContractConfig
 
 NOT_TEXT = "not UTF-8"
+SUPERSEDED, DUPLICATE = "older than another row of the item", "duplicate of another row"
 ITEM_COLUMNS = ("item_id", "title", "description", "category", "updated_at")
 
 
@@ -30,7 +31,8 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
     -------
     pyspark.sql.DataFrame
         The rows with ``column_name`` and ``reason``, both null for a good row. Of rows with one item_id the
-        newest by updated_at is good; without it, or when equal, a seeded hash chooses.
+        newest by updated_at is good, and older ones, or such without it, are SUPERSEDED; of rows that are equally new
+        a seeded hash chooses, and the others are DUPLICATE.
     """
     for name in ITEM_COLUMNS:
         if name not in items.columns:
@@ -43,18 +45,19 @@ def check_items(items: DataFrame, contract: ContractConfig) -> DataFrame:
     content = F.xxhash64(F.lit(contract.seed), "title", "description", "category")
     order: list[Column | str] = [F.col("updated_at").desc_nulls_last(), content]
     order += ["title", "description", "category", *images]
-    place = F.row_number().over(Window.partitionBy("item_id", F.col("column_name").isNull()).orderBy(*order))
+    window = Window.partitionBy("item_id", F.col("column_name").isNull()).orderBy(*order)
     duplicate = F.col("column_name").isNull() & (F.col("place") > 1)
     return (
-        items.withColumn("place", place)
+        items.withColumns({"place": F.row_number().over(window), "newest": F.first("updated_at").over(window)})
         .withColumn(
             "reason",
             F.when(garbled, NOT_TEXT)
             .when(F.col("column_name").isNotNull(), "null or empty")
-            .when(duplicate, "duplicate of another row"),
+            .when(duplicate & ~F.col("updated_at").eqNullSafe(F.col("newest")), SUPERSEDED)
+            .when(duplicate, DUPLICATE),
         )
         .withColumn("column_name", F.when(duplicate, "item_id").otherwise(F.col("column_name")))
-        .drop("place")
+        .drop("place", "newest")
     )
 
 

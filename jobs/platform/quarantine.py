@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.platform.catalog import SUPERSEDED
 from jobs.platform.errors import ContractBreach
 from jobs.platform.warehouse import Warehouse
 
@@ -62,7 +63,8 @@ def write_quarantine(
             by_day[of_day(table, day), column, reason] = rows
     total = sum(counts.values())
     with warehouse.write_partition("quarantine", ds) as out:
-        kept = bad_rows if total <= MAX_ROWS else bad_rows.orderBy(*keys, "row").limit(MAX_ROWS)
+        wrong_first = F.col("reason") == SUPERSEDED
+        kept = bad_rows if total <= MAX_ROWS else bad_rows.orderBy(wrong_first, *keys, "row").limit(MAX_ROWS)
         kept.drop("day").coalesce(1).sortWithinPartitions(*keys, "row").write.parquet(out.path)
         out.rows = min(total, MAX_ROWS)
         out.info["counts"] = by_name(counts)
@@ -76,7 +78,7 @@ def by_name(counts: Counts) -> dict[str, int]:
 
 
 def check_shares(ds: str, counts: Counts, rows: Mapping[str, int], max_bad_share: float) -> None:
-    """Check that few enough rows of each table are bad.
+    """Check that few enough rows of each table are bad; superseded ones are kept from the catalogue, but not bad.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def check_shares(ds: str, counts: Counts, rows: Mapping[str, int], max_bad_share
     """
     breaches = []
     for table, total in rows.items():
-        reasons = {key: count for key, count in counts.items() if key[0] == table}
+        reasons = {key: count for key, count in counts.items() if key[0] == table and key[2] != SUPERSEDED}
         bad = sum(reasons.values())
         if bad > max_bad_share * total:
             seen = ", ".join(f"column {column}: {n:,} {reason}" for (_, column, reason), n in reasons.items())

@@ -16,6 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.check_inputs import Report, check_inputs, find_inputs
+from jobs.platform.catalog import SUPERSEDED
 from jobs.platform.errors import ContractBreach, WarehouseError
 from jobs.platform.lineage import accepted_chain
 from jobs.platform.profile import ContractConfig
@@ -246,6 +247,22 @@ def test_the_run_of_the_next_day_does_not_let_a_refused_day_in(
     assert warehouse.partitions("accepted_events") == [D1]
     put_events(D2, [])  # a day without events is none
     assert check(D3, replace(strict, min_events=3)).accepted == 97
+
+
+def test_older_rows_of_items_are_set_aside_without_a_breach(
+    check: Check, day: Put, put_items: Put, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.platform.quarantine.MAX_ROWS", 3)
+    versions = [row | {"title": f"Name {n}", "updated_at": n} for row in ITEMS for n in range(2)]
+    put_items([*versions, {"item_id": "e", "title": " "}])
+    day(D1, ["i0"])
+    report = check(D1, ContractConfig(max_bad_share=0.1))
+    assert report.quarantined == {f"items.item_id: {SUPERSEDED}": 6, "items.title: null or empty": 1}
+    assert {row["title"] for row in catalog(warehouse, D1).values()} == {"Name 1"}
+    kept = [(column, row["title"]) for _, column, _, row in quarantine(warehouse, D1)]
+    assert sorted(kept) == [("item_id", "Name 0"), ("item_id", "Name 0"), ("title", " ")]
+    with pytest.raises(ContractBreach, match=r"table items: seen 1 bad of 13 rows \(column title: 1 null or empty\)"):
+        check(D1, ContractConfig(max_bad_share=0.01))
 
 
 def test_folders_that_are_no_days_are_ignored(

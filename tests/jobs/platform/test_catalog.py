@@ -7,7 +7,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.platform.catalog import build_catalog, check_items
+from jobs.platform.catalog import DUPLICATE, SUPERSEDED, build_catalog, check_items
 from jobs.platform.profile import ContractConfig
 
 SCHEMA = "item_id string, title string, description string, category string, updated_at bigint"
@@ -36,11 +36,27 @@ def test_of_duplicates_the_newest_good_row_stays(spark: SparkSession) -> None:
     judged = check_items(rows, ContractConfig()).collect()
     assert sorted((row.title, row.column_name, row.reason) for row in judged if row.reason) == [
         ("", "title", "null or empty"),
-        ("old", "item_id", "duplicate of another row"),
-        ("undated", "item_id", "duplicate of another row"),
+        ("old", "item_id", SUPERSEDED),
+        ("undated", "item_id", SUPERSEDED),
         ("x", "item_id", "null or empty"),
     ]
     assert {row.title for row in judged if not row.reason} == {"new", "one"}
+
+
+def test_rows_that_are_equally_new_are_duplicates(spark: SparkSession) -> None:
+    rows = items(
+        spark,
+        *({"item_id": "a", "title": "same", "updated_at": 2} for _ in range(2)),
+        *({"item_id": "a", "title": "older", "updated_at": 1} for _ in range(2)),
+        *({"item_id": "b", "title": title} for title in ("one", "other")),
+    )
+    judged = check_items(rows, ContractConfig()).filter("reason IS NOT NULL").collect()
+    assert sorted((row.item_id, row.updated_at, row.reason) for row in judged if row.item_id == "a") == [
+        ("a", 1, SUPERSEDED),
+        ("a", 1, SUPERSEDED),
+        ("a", 2, DUPLICATE),
+    ]
+    assert [row.reason for row in judged if row.item_id == "b"] == [DUPLICATE]
 
 
 def test_of_equal_duplicates_the_choice_does_not_depend_on_their_order(spark: SparkSession) -> None:

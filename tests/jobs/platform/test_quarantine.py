@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from jobs.platform.catalog import SUPERSEDED
 from jobs.platform.errors import ContractBreach
 from jobs.platform.quarantine import Counts, check_least, check_shares, of_day
 
 COUNTS: Counts = {
     ("events", "user_id", "null or empty"): 3,
     ("items", "item_id", "duplicate of another row"): 1,
+    ("items", "item_id", SUPERSEDED): 50,
 }
 
 
