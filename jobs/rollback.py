@@ -14,13 +14,10 @@ import getpass
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import typer
 
 from jobs.platform import cli, model_choice, registry, releases, switches, tracking
-from jobs.platform.deletions import read_deletions
+from jobs.platform.deletions import deleted_users
 from jobs.platform.manifest import ReleaseError, check_id, read_manifest
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
@@ -111,9 +108,7 @@ def roll_back(release: Release, left: str, who: str, why: str) -> Report:
     restored = model_choice.restore_parts(release.warehouse, release)
     entry = switches.record(release, left=left, kind="rollback", who=who, why=why)
     releases.switch(release)  # last: until then a second call without --to finds the same release
-    gone = pa.array(read_deletions(release.warehouse).user_ids, pa.string())
-    deleted = int(np.count_nonzero(pc.is_in(release.table("interests", ["user_id"])["user_id"], value_set=gone)))
-    return Report(release, version, entry, restored, deleted)
+    return Report(release, version, entry, restored, deleted_users(release))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.platform.errors import SchemaError, WarehouseError
+from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 
 TABLE, KEY = "deletions", "user_id"
@@ -56,6 +59,15 @@ def read_deletions(wh: Warehouse) -> Deletions:
             raise SchemaError(TABLE, KEY, seen, "string", name)
         found += [str(user_id) for user_id in table[KEY].unique().drop_null().to_pylist()]
     return Deletions(tuple(sorted(set(found))))
+
+
+def deleted_users(release: Release) -> int:
+    """Number of users of a release who have asked to be deleted, up to now."""
+    asked = pa.array(read_deletions(release.warehouse).user_ids, pa.string())
+    if not len(asked):
+        return 0
+    users = release.table("interests", ["user_id"])["user_id"]
+    return int(np.count_nonzero(pc.is_in(users, value_set=asked)))
 
 
 def add_deletions(wh: Warehouse, user_ids: Collection[str]) -> Deletions:

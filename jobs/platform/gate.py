@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jobs.platform.deletions import deleted_users
 from jobs.platform.errors import JobError
 from jobs.platform.profile import GateConfig
 from jobs.platform.releases import Release
@@ -113,18 +114,22 @@ def judge_model(evaluation: Mapping[str, Any], gate: GateConfig) -> Verdict:
 
 
 def judge_release(parts: Mapping[str, Partition], gate: GateConfig, parent: Release | None) -> Verdict:
-    """Judge what a release is made of, by table, beside the release before."""
+    """Judge what a release is made of, by table, beside the release before.
+
+    Users of that one who have asked to be deleted do not count: they are not lost, and a refusal would serve them on.
+    """
     checks = [
         _at_least("merged index recall", parts["index"].info["merged_recall"], gate.min_index_recall),
         _at_least("code usage", parts["item_codes"].info["usage"], gate.min_code_usage),
     ]
     if parent is not None:
-        for name, table, ratio in (
-            ("users", "interests", gate.min_users_ratio),
-            ("items", "item_vectors", gate.min_items_ratio),
+        rows, deleted = parent.manifest["rows"], deleted_users(parent)
+        besides = f" besides {deleted:,} who asked to be deleted" if deleted else ""
+        for name, table, ratio, before, which in (
+            ("users", "interests", gate.min_users_ratio, rows["interests"] - deleted, besides),
+            ("items", "item_vectors", gate.min_items_ratio, rows["items"], ""),
         ):
-            before = parent.manifest["rows"]["interests" if name == "users" else "items"]
-            why = f"{ratio:g} times the {before:,} of release {parent.id}"
+            why = f"{ratio:g} times the {before:,} of release {parent.id}{which}"
             checks.append(_at_least(name, parts[table].rows or 0, ratio * before, why))
     return Verdict(tuple(checks))
 

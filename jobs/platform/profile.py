@@ -115,7 +115,7 @@ class GateConfig:
     min_index_recall: float = 0.99
     """Smallest recall of users' merged lists through the ANN index against exact search."""
     min_users_ratio: float = 0.95
-    """Smallest number of users with interests divided by that of the release before."""
+    """Smallest number of users with interests, divided by those of the release before who did not ask to be deleted."""
     min_items_ratio: float = 1.0
     """Smallest number of items divided by that of the release before: a catalogue only grows."""
     min_code_usage: float = 0.9

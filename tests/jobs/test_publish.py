@@ -15,6 +15,7 @@ from hymirec_model.config import IndexConfig
 from jobs.build_index import build
 from jobs.build_index import find_inputs as index_inputs
 from jobs.platform import columns, releases, switches
+from jobs.platform.deletions import add_deletions
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.published_days import DAY, NEXT, VECTORS, alias, derive, publish, write_day
@@ -227,6 +228,20 @@ def test_gate_refuses_and_leaves_everything_as_it_was(
     assert Path(download_artifacts(run_id=refresh.info.run_id, artifact_path="report.html")).read_text() == html
     assert refresh.data.tags["hymirec.gate"] == "refused" and "hymirec.release" not in refresh.data.tags
     assert {file.path for file in client.list_artifacts(refresh.info.run_id)} == {"report.html"}
+
+
+def test_deletion_requests_do_not_keep_the_people_served(
+    wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(wh, tmp_path) == 0
+    write_day(wh, NEXT, users=36)
+    add_deletions(wh, ["user-036", "user-037", "somebody else"])
+    assert publish(wh, tmp_path, NEXT) == 2, "two others are gone without having asked"
+    seen = f"at least 36.1000, 0.95 times the 38 of release {releases.current_id(wh)} besides 2 who asked to be deleted"
+    assert f"users 36.0000 is not {seen}" in capsys.readouterr().err
+    add_deletions(wh, ["user-038", "user-039"])
+    assert publish(wh, tmp_path, NEXT) == 0
+    assert Release.open(wh).manifest["rows"]["interests"] == 36
 
 
 def test_earlier_day_is_published_but_not_switched_to(
