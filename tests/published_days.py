@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -36,21 +37,22 @@ VECTORS = item_vectors(600)
 CODEBOOK = CodebookConfig(layers=4, size=32, iterations=5)
 
 
-def derive(wh: Warehouse, ds: str) -> None:
+def derive(wh: Warehouse, ds: str, items: int = len(VECTORS)) -> None:
     """Run the real jobs between item vectors and publish."""
-    write_histories(wh, table(40, len(VECTORS)), ds)
+    write_histories(wh, table(40, items), ds)
     settings = Profile(name="small", codebook=CODEBOOK)
     fit_codebook(wh, ds, settings, codebook_inputs(wh, ds, CODEBOOK))
     encode_items(session("tests"), wh, ds, codes_inputs(wh, ds), CODEBOOK, settings.gate)
     build(wh, ds, IndexConfig(queries=60, neighbours=20), *index_inputs(wh, ds))
 
 
-def write_day(wh: Warehouse, ds: str, users: int = 40, model: float = 0.3) -> None:
+def write_day(wh: Warehouse, ds: str, users: int = 40, model: float = 0.3, arrivals: np.ndarray = VECTORS[:0]) -> None:
     version = info(wh, "recommender", ds)["model_version"]
-    write_items(wh, ds, VECTORS, ["2020-03-01"] * 600, space_version=newest_space_version(wh, ds))
+    vectors, first_ds = np.concatenate([VECTORS, arrivals]), ["2020-03-01"] * 600 + [ds] * len(arrivals)
+    write_items(wh, ds, vectors, first_ds, space_version=newest_space_version(wh, ds))
     write_interests(wh, ds, users, model_version=version)
     write_evaluation(wh, ds, model, model_version=version)
-    derive(wh, ds)
+    derive(wh, ds, len(vectors))
 
 
 def publish(wh: Warehouse, tmp_path: Path, ds: str = DAY, **sections: str) -> int:

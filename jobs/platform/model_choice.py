@@ -11,7 +11,12 @@ from jobs.platform.warehouse import Warehouse
 
 TABLE = "model_choice"
 Chosen = Literal["challenger", "champion", "same model"]
-_VERSION = {"encoder": "version", "item_space": "version", "codebook": "book", "recommender": "model_version"}
+_IDENTITY = {
+    "encoder": ("version",),
+    "item_space": ("version",),
+    "codebook": ("book", "tables"),  # a further generation leaves the book its name
+    "recommender": ("model_version",),
+}
 
 
 def champion_serves(wh: Warehouse, ds: str) -> bool:
@@ -44,7 +49,7 @@ def restore_parts(wh: Warehouse, release: Release, until: str | None = None) -> 
         days = {own["ds"], *(day for day in wh.partitions(table) if own["ds"] < day <= (until or day))}
         for day in sorted(days):
             found = wh.find(table, day)
-            if found is None or found.info[_VERSION[table]] != own["info"][_VERSION[table]]:
+            if found is None or any(found.info[name] != own["info"][name] for name in _IDENTITY[table]):
                 with wh.write_partition(table, day) as part:
                     shutil.copytree(release.local() / table, part.local, dirs_exist_ok=True)
                     part.info |= own["info"]

@@ -15,7 +15,7 @@ from jobs.platform.deletions import add_deletions
 from jobs.platform.releases import Release
 from jobs.platform.warehouse import Warehouse
 from tests.published_days import DAY, NEXT, alias, publish, write_day
-from tests.small_day import info, write_models
+from tests.small_day import info, item_vectors, write_models
 
 REASON = "clicks fell by a tenth"
 
@@ -89,6 +89,25 @@ def test_a_rollback_by_mistake_is_taken_back(wh: Warehouse, tmp_path: Path) -> N
     assert (alias("champion"), alias("previous")) == ("2", "1")
     assert switches.rolled_back(wh, before["recommender"]) is None
     assert publish(wh, tmp_path, NEXT) == 0 and releases.current_id(wh) == second.id
+
+
+def test_a_generation_of_the_codebook_goes_back_too(wh: Warehouse, tmp_path: Path) -> None:
+    before, day = Release.open(wh), "2020-03-22"
+    write_day(wh, day, arrivals=item_vectors(300, 3, centres_seed=77))
+    assert publish(wh, tmp_path, day) == 0
+    left = Release.open(wh)
+    assert left.manifest["shapes"]["generations"] == 2 and left.manifest["versions"] == before.manifest["versions"]
+    assert run(wh, "--reason", REASON) == 0
+    assert info(wh, "codebook", day) == before.manifest["model_parts"]["codebook"]["info"]
+    assert model_choice.restore_parts(wh, before) == []
+
+    write_day(wh, "2020-03-23")  # a day that needs no further generation
+    assert publish(wh, tmp_path, "2020-03-23") == 0
+    later = Release.open(wh).manifest
+    assert later["shapes"]["generations"] == 1
+    assert later["mlflow"] == before.manifest["mlflow"] != left.manifest["mlflow"], "the model that was left came back"
+    assert run(wh, "--reason", "by mistake", "--to", left.id) == 0
+    assert info(wh, "codebook", day) == left.manifest["model_parts"]["codebook"]["info"]
 
 
 @pytest.mark.parametrize("named", [True, False])
