@@ -48,7 +48,7 @@ class Inputs:
     vectors: Partition
     catalog: Partition
     config: CodebookConfig
-    """The profile's; where the champion serves the day, in the form of its book."""
+    """The profile's; where the day has the champion's item space, in the form of its book."""
     book: Partition | None
     """The book of an earlier day, if it may be kept."""
     why_new: str
@@ -132,11 +132,12 @@ def find_inputs(wh: Warehouse, ds: str, config: CodebookConfig, recode: str | No
     # Strictly before ds: a rerun decides from what the first run saw, not from what that wrote.
     book = wh.latest("codebook", until=ds, strict=True)
     why = ""
-    if book is not None and champion_serves(wh, ds):
+    same_space = book is not None and book.info["space_version"] == vectors.info["space_version"]
+    if book is not None and same_space and champion_serves(wh, ds):  # else a challenger is made anew (retrain: always)
         config = replace(config, **book.info["config"])
     if book is None:
         why = "there is no codebook yet"
-    elif book.info["space_version"] != vectors.info["space_version"]:
+    elif not same_space:
         why = "the item vectors come from another item space"
     elif book.info["config"] != _identity(config):
         why = "the profile asks for another form of book"

@@ -164,6 +164,10 @@ def test_the_champion_keeps_its_form_of_book(wh: Warehouse) -> None:
     assert run(wh, NEXT, other).action == "new generation"
     assert wh.partition("codebook", NEXT).info["config"] == wh.partition("codebook", DAY).info["config"]
 
+    write_items(wh, NEXT, OLD, FIRST, space_version="e2")  # the day again with RETRAIN=always
+    assert run(wh, NEXT, other).action == "new book"
+    assert wh.partition("codebook", NEXT).info["config"]["layers"] == 2 == book_of(wh, NEXT).config.layers
+
 
 def test_bad_input_is_named_and_leaves_everything_as_it_was(wh: Warehouse) -> None:
     write_items(wh, DAY, OLD[:20], FIRST[:20])
