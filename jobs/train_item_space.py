@@ -5,7 +5,8 @@ and residuals) when it was trained, and ``item_vectors/ds`` always: new items ge
 their image where they have one.
 
 It is due when the encoder is new, when images come, go or have another length, when there is none yet, when its
-settings changed, or by age. The demo takes about 20 seconds on two cores.
+settings or the width of its user side (``recommender.light_width``) changed, or by age. The demo takes
+about 20 seconds on two cores.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hymirec_model.item_space import Halves, ItemSpace
     from hymirec_model.user_side import UserSide
 
+SETTINGS = ("item_space", "recommender.light_width")
 ROW_GROUP = 32_768  # items that a task of encode_items takes at once
 
 
@@ -52,7 +54,7 @@ def main(
     wh = Warehouse(warehouse)
     encoder = wh.latest("encoder", until=ds) or wh.partition("encoder", ds)
     newest = wh.latest("item_space", until=ds, strict=True)
-    why = why_due(wh, newest, ds, settings, retrain, "item_space")
+    why = why_due(wh, newest, ds, settings, retrain, *SETTINGS)
     if newest is not None and newest.info["encoder"] != encoder.info["version"]:
         if (retrain or settings.retrain) == "never":
             raise JobError(
@@ -101,7 +103,7 @@ def make_vectors(
             space.save(part.local)
             user_side.save(part.local)
             part.info |= {"encoder": encoder.info["version"], "version": version_of(part.local)}
-            part.info |= facts_of(ds, profile, "item_space")
+            part.info |= facts_of(ds, profile, *SETTINGS)
         kept = wh.partition("item_space", ds)
     else:
         keep(wh, kept, ds)

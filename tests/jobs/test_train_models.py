@@ -21,7 +21,7 @@ from jobs import fit_codebook, train_item_space, train_recommender
 from jobs.platform import cli, columns, tracking
 from jobs.platform.training import READ, evaluation_cut
 from jobs.platform.warehouse import Warehouse
-from tests.small_day import DIM, profile
+from tests.small_day import DIM, item_vectors, profile, write_items
 from tests.small_model import DAY, table, write_day, write_histories
 
 ITEMS, NEXT = 300, "2020-03-21"
@@ -48,7 +48,7 @@ def write_user_side(wh: Warehouse) -> None:
         UserSide(DIM, width=16, recency=0.5).save(part.local)
 
 
-def small_profile(folder: Path) -> str:
+def small_profile(folder: Path, light_width: int = 16) -> str:
     llama = LlamaConfig(
         hidden_size=16,
         num_hidden_layers=1,
@@ -64,7 +64,7 @@ def small_profile(folder: Path) -> str:
         histories=f"{{max_length: {LONGEST}}}",
         item_space="{dim: 8, steps: 3, batch_users: 8, window: 3, history: 10, negatives: 20}",
         recommender=f"{{weights: {folder}/llama, backbone_layers: 1, interests: 2, coarse_interests: 4, history: 20, "
-        "recent: 4, light_width: 16}",
+        f"recent: 4, light_width: {light_width}}}",
         recommender_training="{light_steps: 2, steps: 2, batch_users: 8, window: 3, negatives: 20, "
         "checkpoint_steps: 3}",
     )
@@ -133,6 +133,30 @@ def test_held_out_events_never_reach_a_model(
     write_histories(wh, held(pa.Table.from_pylist(earlier, other.schema)))
     run(job, wh, settings)
     assert bytes_of(wh, model) != first, "events before the cut do not reach the model"
+
+
+def test_another_width_of_the_light_recommender_trains_the_item_space_that_it_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wh = Warehouse(str(tmp_path / "warehouse"))
+    write_day(wh, n_items=ITEMS)
+    shutil.rmtree(tmp_path / "warehouse" / "recommender")  # that of write_day has no record of its settings
+    write_texts(wh)
+    run(train_item_space, wh, small_profile(tmp_path))
+    write_items(wh, NEXT, item_vectors(ITEMS), ["2020-01-01"] * ITEMS)
+    write_histories(wh, table(40, ITEMS), NEXT)
+    run(train_item_space, wh, small_profile(tmp_path), ds=NEXT)
+    assert "item space: kept, not due" in capsys.readouterr().out
+
+    settings = small_profile(tmp_path, light_width=24)
+    for job in (train_item_space, fit_codebook):
+        run(job, wh, settings, ds=NEXT)
+    assert "trained (the profile changed recommender.light_width from 16 to 24)" in capsys.readouterr().out
+    book, codes = wh.partition("codebook", NEXT), wh.partition("item_codes", DAY)
+    with wh.write_partition("item_codes", NEXT) as part:
+        part.write_table(wh.read(codes))
+        part.info |= codes.info | {name: book.info[name] for name in ("book", "tables", "space_version")}
+    run(train_recommender, wh, settings, ds=NEXT)
 
 
 def test_a_run_that_did_not_end_well_is_taken_up_to_the_same_bytes(
