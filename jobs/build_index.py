@@ -137,10 +137,10 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
     queries = users.interests[users.weights > 0]
     with tempfile.TemporaryDirectory(prefix="hymirec-index-") as scratch:
         items = columns.memory_mapped(wh, vectors, "vector", Path(scratch) / "vectors.npy")
-        index, index_report = build_index(items, queries[: config.queries], config)
-        report = Report(
-            index_report, _merged_recall(index, items, users, config, index_report.fetch), users.merge, users.scale
-        )
+    # The file has no name any more, and its room is free when this process ends, however it does.
+    index, index_report = build_index(items, queries[: config.queries], config)
+    merged_recall = _merged_recall(index, items, users, config, index_report.fetch)
+    report = Report(index_report, merged_recall, users.merge, users.scale)
     with wh.write_partition("index", ds) as part:
         save_index(index, part.local / "index.faiss")
         (part.local / "index.json").write_text(json.dumps(report.facts(), indent=1, sort_keys=True) + "\n")

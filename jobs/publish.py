@@ -226,7 +226,7 @@ def write_items(wh: Warehouse, parts: dict[str, Partition], draft: Draft) -> tup
     path.parent.mkdir()
     n_items = sum(group.rows for group in columns.row_groups(wh, parts["item_vectors"]))
     shape = (n_items, parts["item_vectors"].info["dim"])
-    stored = np.lib.format.open_memmap(path.with_name("vectors.npy"), "w+", np.float16, shape)
+    stored = columns.new_mapped(path.with_name("vectors.npy"), np.float16, shape)
     rows, first_ds, writer = 0, "9999-12-31", None
     try:
         for catalog, vectors, codes in columns.aligned(wh, tables):

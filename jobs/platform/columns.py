@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,22 @@ def vectors(
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 
+def new_mapped(path: Path, dtype: npt.DTypeLike, shape: tuple[int, int]) -> np.memmap[Any, np.dtype[Any]]:
+    """A new NumPy file of zeros, mapped into memory to be written, with its room on the disk reserved.
+
+    Without it a full disk ends the process at a page: by a signal, with no word and nothing tidied up.
+
+    Raises
+    ------
+    OSError
+        If the disk has no room.
+    """
+    mapped = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return mapped
+
+
 def memory_mapped(warehouse: Warehouse, partition: Partition, name: str, path: Path) -> npt.NDArray[Any]:
     """A column of fixed-length lists as a NumPy file at ``path``, mapped into memory; copied a batch at a time.
 
@@ -183,7 +200,7 @@ def memory_mapped(warehouse: Warehouse, partition: Partition, name: str, path: P
     for batch in batches(warehouse, partition, [name]):
         part = matrix(batch.column(0), partition.table, name)
         if mapped is None:
-            mapped = np.lib.format.open_memmap(path, "w+", part.dtype, (rows, part.shape[1]))
+            mapped = new_mapped(path, part.dtype, (rows, part.shape[1]))
         mapped[done : done + len(part)] = part
         done += len(part)
     if mapped is None:

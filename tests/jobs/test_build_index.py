@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hymirec_model.config import IndexConfig
-from hymirec_model.index import load_index
+from hymirec_model.index import build_index, load_index
 from jobs.build_index import Report, build, find_inputs, main, sample_users
 from jobs.platform import cli, columns
 from jobs.platform.errors import WarehouseError
@@ -60,6 +64,35 @@ def test_rerun_gives_the_same_bytes(wh: Warehouse) -> None:
     before = content()
     run(wh, config)
     assert content() == before
+
+
+def test_a_killed_build_leaves_no_file_of_item_vectors(
+    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch, seen = tmp_path / "scratch", []
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def building(*inputs: Any) -> Any:
+        seen.append(list(scratch.iterdir()))  # what a kill would leave from here on
+        return build_index(*inputs)
+
+    monkeypatch.setattr("jobs.build_index.build_index", building)
+    run(wh)
+    assert seen == [[]]
+
+
+def test_a_full_disk_is_told_in_words(
+    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(main, ["--warehouse", wh.uri, "--ds", DAY, "--profile", profile(tmp_path)])
+    assert ended.value.code == 75
+    assert "error: disk: seen [Errno 28] No space left on device; allowed: room" in capsys.readouterr().err
 
 
 def test_users_are_sampled_over_all_buckets(wh: Warehouse) -> None:

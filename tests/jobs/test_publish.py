@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,6 +244,18 @@ def test_deletion_requests_do_not_keep_the_people_served(
     add_deletions(wh, ["user-038", "user-039"])
     assert publish(wh, tmp_path, NEXT) == 0
     assert Release.open(wh).manifest["rows"]["interests"] == 36
+
+
+def test_a_full_disk_is_told_in_words_and_leaves_no_draft(
+    wh: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert publish(wh, tmp_path) == 75
+    assert "error: disk: seen [Errno 28] No space left on device; allowed: room" in capsys.readouterr().err
+    assert not list((Path(wh.uri) / "releases").iterdir())
 
 
 def test_earlier_day_is_published_but_not_switched_to(
