@@ -248,7 +248,7 @@ class RecommenderTrainingConfig:
     balance_loss: float = 0.1
     """Weight of the load-balance term that evens the use of the interests."""
     false_negative_cosine: float = 0.98
-    """Negatives closer to the target than this (cosine of their tastes) are masked."""
+    """Negatives closer to the target than this (cosine) are masked."""
     clip_norm: float = 1.0
     """Largest norm of a step's gradient; a longer one is cut to it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -16,21 +16,24 @@ from torch import Tensor
 
 from hymirec_model.matching import cluster_targets, match
 from hymirec_model.shared_batch import mean_of_all
-from hymirec_model.tastes import tastes
 
 
 def masked_negatives(
     target_BWd: Tensor, target_ids_BW: Tensor, negative_nd: Tensor, negative_ids_n: Tensor, closest: float
 ) -> Tensor:
-    """Mark the negatives that are no negatives: the target itself, or an item closer to it than ``closest``, the cosine
-    of their tastes.
+    """Mark the negatives that are no negatives: the target itself, or an item closer to it than ``closest`` (cosine).
+
+    Whole vectors are compared. In an item space that is left as the log gives it, rare items lie close together by
+    their last coordinate (:mod:`hymirec_model.tastes`), so a rare target is told from popular items, and not from
+    most of the other rare ones. Told from those too, by their tastes, lists of groceries had an NDCG@10 of .290
+    instead of .306 and fewer items; those of toys and films were as good.
 
     Returns
     -------
     Tensor of shape (B, W, n), bool
     """
     with torch.no_grad():
-        twin_BWn = (tastes(target_BWd) @ tastes(negative_nd).T) > closest
+        twin_BWn = (target_BWd @ negative_nd.T) > closest
         return twin_BWn | (target_ids_BW[..., None] == negative_ids_n)
 
 

@@ -39,8 +39,9 @@ class NegativeSampler:
     """Draws negatives among the items with events, half of them uniformly and half by their counts.
 
     With a bias of -log(n · q) on each score, q an item's probability, the sum over n negatives estimates that over all
-    items with events: the loss is that of the full softmax, whatever n. A few popular items hold most of its mass, and
-    uniform draws mostly miss them (importance sampling; Bengio and Senécal 2008, doi:10.1109/TNN.2007.912312).
+    items with events: the loss is that of the full softmax, whatever n, but for the twins that are masked (losses.py).
+    A few popular items hold most of its mass, and uniform draws mostly miss them (importance sampling; Bengio and
+    Senécal 2008, doi:10.1109/TNN.2007.912312).
 
     Parameters
     ----------

@@ -48,7 +48,7 @@ Objective = Literal["mixture", "dmil"]
 Curve = list[tuple[int, dict[str, float]]]
 
 # An odd batch, which two processes cannot halve, and windows that end with the history: few or many targets a user.
-SHARED = replace(CONFIG, light_steps=8, steps=8, batch_users=15, validation_users=8, clip_norm=1e9)
+SHARED = replace(CONFIG, light_steps=8, steps=8, batch_users=15, validation_users=8, clip_norm=1e9, seed=2)
 ONE_STEP = replace(SHARED, light_steps=0, steps=1)
 RUNS: dict[str, tuple[Objective, RecommenderTrainingConfig]] = {
     "mixture": ("mixture", SHARED),

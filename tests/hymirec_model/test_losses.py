@@ -113,16 +113,6 @@ def test_negatives_that_are_the_target_or_its_twin_are_marked() -> None:
     assert marked[0].tolist() == [[False, True, False, False], [False, False, True, True]]
 
 
-def test_rare_items_are_no_twins_for_being_rare() -> None:
-    """Items with few events have short tastes, and a last coordinate that makes up for it (collaborative.py)."""
-    taste = 0.03 * unit(3, seed=1)
-    taste[2] = 0.5 * taste[0]
-    rare = torch.cat([taste, (1 - taste.square().sum(-1, keepdim=True)).sqrt()], dim=-1)
-    assert (rare @ rare.T).min() > 0.99
-    marked = masked_negatives(rare[None, :1], torch.tensor([[0]]), rare[1:], torch.tensor([1, 2]), 0.98)
-    assert marked.tolist() == [[[False, True]]], "the one of another taste, and the one of the same"
-
-
 @pytest.mark.parametrize("loss", [mixture_loss, dmil_loss])
 def test_false_negatives_change_nothing(loss: object) -> None:
     interests, targets, mask, negatives, false = parts()

@@ -44,10 +44,10 @@ def left(folder: Path, name: str, rank: int) -> tuple[dict[str, Tensor], dict[st
 def test_their_shares_differ_in_users_and_targets() -> None:
     """Else the average of their means would be the mean of all, and the tests below would show little."""
     shares = [
-        next(iter(WindowSampler(LOG, batch_users=15, history=12, window=4, seed=0, held=8, shares=2, share=share)))
+        next(iter(WindowSampler(LOG, batch_users=15, history=12, window=4, seed=2, held=8, shares=2, share=share)))
         for share in (0, 1)
     ]
-    assert SHARED.batch_users == 15 and [len(share.items_BN) for share in shares] == [8, 7]
+    assert (SHARED.batch_users, SHARED.seed) == (15, 2) and [len(share.items_BN) for share in shares] == [8, 7]
     targets = [int(share.target_mask_BW.sum()) / len(share.items_BN) for share in shares]
     assert targets[0] != targets[1]
 
