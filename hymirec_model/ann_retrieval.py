@@ -17,6 +17,7 @@ from torch import Tensor
 from hymirec_model.errors import InputError
 from hymirec_model.habits import Bonus
 from hymirec_model.merging import Merge, check_scoring, check_weights, merge_cosines
+from hymirec_model.popularity_shift import SHIFT_COORDINATES, shifted_queries
 from hymirec_model.retrieval import Ints, check_ragged, check_values, chunks, tie_order
 from hymirec_model.vectors import float32_rows
 
@@ -34,6 +35,7 @@ def search(
     merge: Merge = "lse",
     scale: float = 1.0,
     *,
+    shift: Floats | None = None,
     exclude: tuple[Ints, Ints] | None = None,
     bonus: Bonus | None = None,
     per_interest: int | None = None,
@@ -48,7 +50,8 @@ def search(
     Parameters
     ----------
     index : faiss.Index
-        Inner-product index whose ids are row numbers of `item_vectors`.
+        Inner-product index whose ids are row numbers of `item_vectors`: over these, or with a shift over
+        :func:`hymirec_model.popularity_shift.shifted_items` of both.
     user_interests : array of shape (U, K, d)
         Unit vectors.
     weights : array of shape (U, K)
@@ -59,6 +62,8 @@ def search(
         Length of the lists, >= 1.
     merge, scale
         See `merge_scores`.
+    shift : array of shape (n_items,), optional
+        Added to the scores.
     exclude : (offsets, items), optional
         Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`. So many more are fetched.
     bonus : (offsets, items, values), optional
@@ -85,19 +90,21 @@ def search(
     wanted = n if per_interest is None else per_interest
     if n < 1 or wanted < n:
         raise InputError(f"n and per_interest: got {n} and {wanted}, allowed n >= 1 and per_interest >= n.")
-    if (index.ntotal, index.d) != item_vectors.shape:
+    size, dim = item_vectors.shape
+    added = 0 if shift is None else SHIFT_COORDINATES
+    if (index.ntotal, index.d) != (size, dim + added) or (shift is not None and len(shift) != size):
         raise InputError(
-            f"index holds {index.ntotal} vectors of {index.d} dimensions, item_vectors has shape "
-            f"{item_vectors.shape}: they belong to different days; take both from one release."
+            f"index holds {index.ntotal} vectors of {index.d} dimensions, {added} of them for a shift; item_vectors "
+            f"has shape {item_vectors.shape}: they belong to different days; take both from one release."
         )
     interest_UKd = np.ascontiguousarray(user_interests, dtype=np.float32)
     weight_UK = np.ascontiguousarray(weights, dtype=np.float32)
-    check_scoring(torch.from_numpy(interest_UKd), torch.from_numpy(weight_UK), torch.empty(0, index.d), merge, scale)
+    check_scoring(torch.from_numpy(interest_UKd), torch.from_numpy(weight_UK), torch.empty(0, dim), merge, scale)
     check_weights(torch.from_numpy(weight_UK))
-    n_users, n_interests, dim = interest_UKd.shape
+    n_users, n_interests, _ = interest_UKd.shape
     excluded, left_out_U = _pairs(exclude, n_users, index.ntotal)
     own = _Own.of(bonus, n_users, index.ntotal)
-    task = _Search(index, item_vectors, n, merge, scale, excluded, own, *tie_order(index.ntotal, seed))
+    task = _Search(index, item_vectors, shift, n, merge, scale, excluded, own, *tie_order(index.ntotal, seed))
     items = np.full((n_users, n), -1, np.int64)
     scores = np.full((n_users, n), -np.inf, np.float32)
     beside_U = left_out_U + own.lowered(n_users)
@@ -126,6 +133,7 @@ def search(
 class _Search:
     index: Any
     item_vectors: Floats
+    shift: Floats | None
     n: int
     merge: Merge
     scale: float
@@ -139,9 +147,10 @@ class _Search:
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """The nearest `depth_U` items of each interest, -1 where there is none, and whether they are clearly nearer
         by the index' own scores than the last one, so that their equals were fetched too."""
-        n_users, n_interests, dim = interest_UKd.shape
+        n_users, n_interests, _ = interest_UKd.shape
+        query_UKd = interest_UKd if self.shift is None else shifted_queries(interest_UKd)
         options = {"params": _all_lists(self.index)} if exhaustive else {}
-        near, found = self.index.search(interest_UKd.reshape(-1, dim), int(depth_U.max()), **options)
+        near, found = self.index.search(query_UKd.reshape(-1, self.index.d), int(depth_U.max()), **options)
         found_UKf = found.reshape(n_users, n_interests, -1)
         beyond_UKf = np.arange(found_UKf.shape[2]) >= depth_U[:, None, None]
         found_UKf[beyond_UKf | (weight_UK <= 0)[..., None]] = -1
@@ -174,6 +183,8 @@ class _Search:
         cosines = (np.einsum("ucd,ud->uc", vector_Ucd, interest_UKd[:, k]) for k in range(n_interests))
         doubles = (torch.from_numpy(cosine_Uc.astype(np.float64)) for cosine_Uc in cosines)
         score_Uc = merge_cosines(doubles, torch.from_numpy(weight_UK), self.merge, self.scale).float()
+        if self.shift is not None:
+            score_Uc += torch.from_numpy(self.shift[item_Uc])
         score_Uc += torch.from_numpy(self.own.values(users, item_Uc))
         score_Uc = score_Uc.masked_fill(torch.from_numpy(absent_Uc), -torch.inf)
         # candidates stand in the order of ties already

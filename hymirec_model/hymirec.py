@@ -21,6 +21,7 @@ from hymirec_model.folders import reading
 from hymirec_model.habits import NONE, Habits
 from hymirec_model.light_recommender import LightRecommender
 from hymirec_model.llm_recommender import LLMRecommender, empty_backbone
+from hymirec_model.popularity_shift import NO_SHIFT, Shift
 from hymirec_model.user_side import LOG_SCALE, START_SCALE, UserSide
 
 
@@ -46,6 +47,8 @@ class HyMiRec(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(START_SCALE).log())
         self.habit_factors: Tensor
         self.register_buffer("habit_factors", torch.zeros(len(NONE)))
+        self.shift_factors: Tensor
+        self.register_buffer("shift_factors", torch.zeros(len(NO_SHIFT)))
 
     @property
     def scale(self) -> Tensor:
@@ -60,6 +63,15 @@ class HyMiRec(nn.Module):
     def set_habits(self, habits: Habits) -> None:
         """Let users' own items count so much."""
         self.habit_factors.copy_(torch.tensor(habits))
+
+    @property
+    def shift(self) -> Shift:
+        """How much counts at retrieval what is popular then."""
+        return Shift(*self.shift_factors.tolist())
+
+    def set_shift(self, shift: Shift) -> None:
+        """Let what is popular at retrieval count so much."""
+        self.shift_factors.copy_(torch.tensor(shift))
 
     @torch.no_grad()
     def start_from(self, user_side: UserSide) -> None:

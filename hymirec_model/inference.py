@@ -20,6 +20,7 @@ from hymirec_model.habits import Bonus, bonus_of
 from hymirec_model.histories import Histories, Ints, newest_batch
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.merging import Merge, calibration_weights
+from hymirec_model.popularity_shift import PopularityShift
 
 BATCH = 32  # users, always: on the CPU the size of a product decides how its sums are rounded
 GPU_BATCH = 512
@@ -174,6 +175,10 @@ class UserModel:
     def bonus(self, histories: Histories) -> Bonus:
         """What is added to the merged score of the users' own items; see :mod:`hymirec_model.habits`."""
         return bonus_of(histories, self.model.habits, self.merge, self.scale)
+
+    def shift(self, log: PopularityShift, now: int) -> Floats:
+        """What is added to the merged score of every item at a moment; see :mod:`hymirec_model.popularity_shift`."""
+        return log.of_items(now, self.model.shift, self.merge, self.scale)
 
     def interests(self, histories: Histories, users: Ints | None = None, now: Ints | None = None) -> Floats:
         """Interests of the users (default: all), of shape (U, K, d); see :func:`infer`."""

@@ -1,7 +1,7 @@
 """From merged scores to ranked lists, by exact retrieval.
 
-Shapes: U users, K interests, n items, d dimensions. Items may have a bonus on top of the merge (merging.py), a user's
-own (habits.py).
+Shapes: U users, K interests, n items, d dimensions. On top of the merge (merging.py) items may have a shift, by what
+is popular (popularity_shift.py), and a user's own a bonus (habits.py).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def top_items(
     merge: Merge = "lse",
     scale: float = 1.0,
     *,
+    shift: Tensor | None = None,
     exclude: tuple[Ints, Ints] | None = None,
     bonus: Bonus | None = None,
     seed: int = 0,
@@ -50,6 +51,8 @@ def top_items(
         See `merge_scores`; item_vectors of shape (n_items, d).
     n : int
         Length of the lists, 1 <= n <= n_items.
+    shift : Tensor of shape (n_items,) or (U, n_items), optional
+        Added to the scores.
     exclude : (offsets, items), optional
         Ragged items to leave out: user u's are `items[offsets[u]:offsets[u + 1]]`.
     bonus : (offsets, items, values), optional
@@ -73,6 +76,8 @@ def top_items(
     items, scores = [], []
     for part in chunks(len(user_interests), len(item_vectors)):
         score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
+        if shift is not None:
+            score_Un += catalogue.shuffled(shift, part)
         if bonus is not None:
             user, place, entries = catalogue.cells(bonus[:2], part, len(user_interests))
             score_Un[user, place] += torch.from_numpy(check_values(bonus)[entries]).to(score_Un.device)
@@ -95,6 +100,7 @@ def top_items_each(
     scale: float,
     *,
     bonuses: Sequence[Bonus],
+    shift: Tensor | None = None,
     seed: int = 0,
 ) -> tuple[Tensor, list[Tensor]]:
     """What :func:`top_items` finds with each of several bonuses, and without the items that these are for.
@@ -103,7 +109,7 @@ def top_items_each(
 
     Parameters
     ----------
-    user_interests, weights, item_vectors, n, merge, scale, seed
+    user_interests, weights, item_vectors, n, merge, scale, shift, seed
         As in `top_items`.
     bonuses : sequence of (offsets, items, values)
         At least one, all of the same items.
@@ -126,6 +132,8 @@ def top_items_each(
     found: list[list[Tensor]] = [[] for _ in bonuses]
     for part in chunks(len(user_interests), len(item_vectors)):
         score_Un = merge_scores(user_interests[part], weights[part], catalogue.shuffled_nd, merge, scale)
+        if shift is not None:
+            score_Un += catalogue.shuffled(shift, part)
         user, place, entries = catalogue.cells(bonuses[0][:2], part, len(user_interests))
         own_score = score_Un[user, place]
         score_Un[user, place] = -torch.inf
@@ -180,6 +188,16 @@ class _Catalogue(NamedTuple):
         entries, device = slice(int(bounds[0]), int(bounds[-1])), self.shuffled_nd.device
         item = torch.from_numpy(items[entries]).to(device)
         return torch.from_numpy(users).to(device), self.place_of_item_n[item], entries
+
+    def shuffled(self, shift: Tensor, part: slice) -> Tensor:
+        """The shift of these users' items, or of everybody's, in the order of ties."""
+        chosen = shift[part] if shift.ndim == 2 else shift
+        if chosen.shape[-1] != len(self.item_of_place_n):
+            raise InputError(
+                f"shift: got shape {tuple(shift.shape)}, expected one number for each of "
+                f"{len(self.item_of_place_n)} items."
+            )
+        return chosen.to(self.item_of_place_n.device)[..., self.item_of_place_n]
 
     def named(self, place_Un: Tensor) -> Tensor:
         """The items in these places, -1 where there is none."""

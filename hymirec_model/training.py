@@ -32,6 +32,7 @@ from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
 from hymirec_model.negatives import NegativeSampler
 from hymirec_model.newcomers import lately_popular, popular_direction
+from hymirec_model.popularity_shift import NO_SHIFT, SHIFTS, PopularityShift, Shift
 from hymirec_model.shared_batch import of_the_first, processes
 from hymirec_model.training_phase import Phase
 from hymirec_model.training_step import BatchReader, TrainingStep
@@ -40,6 +41,7 @@ from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
 HABITS = [Habits(strength, satiety) for strength in (0.0, 1.0, 2.0, 4.0, 8.0) for satiety in (0.0, 1.0, 4.0)]
+CLEARLY = 1.01  # times the recall without a shift
 BREADTHS = (0.1, 0.25, 0.5)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
@@ -106,7 +108,8 @@ def train_recommender(
     -------
     dict
         On the last windows of up to ``config.validation_users`` users, which training does not see: recall@50 before
-        and after each phase and as kept, then habits as they were chosen and recall@50 without and with them; and
+        and after each phase and as kept, then habits as they were chosen and recall@50 without and with them; the shift
+        as it was chosen and recall@50 of the next week's targets without and with it; and
         losses of the coarse interests and of the interests at the end.
 
     Raises
@@ -176,6 +179,7 @@ def train_recommender(
     popular_I = lately_popular(histories, len(counts)).to(device)
     model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, popular_I))
     figures |= _habits(model, validation, device)
+    figures |= _choose_shift(model, validation, PopularityShift(histories, len(counts)), sampler, device)
     model.eval()
     return figures | validation.losses()
 
@@ -249,6 +253,22 @@ def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dic
         figures["validation_recall_without_habits"] = found[NONE]
         figures["validation_recall_with_habits"] = found[model.habits]
     return figures
+
+
+def _choose_shift(
+    model: HyMiRec, validation: Validation, log: PopularityShift, sampler: WindowSampler, device: torch.device
+) -> dict[str, float]:
+    """Let what is popular count as much as finds clearly most of what the held windows have within a week."""
+    found = validation.shift_recalls(log, sampler, SHIFTS)
+    if not found:
+        return {}
+    best = max(found, key=found.__getitem__)
+    if found[best] <= CLEARLY * found[NO_SHIFT]:
+        best = NO_SHIFT
+    model.set_shift(Shift(*(of_the_first(factor, device) for factor in best)))
+    figures = {f"shift_{name}": factor for name, factor in model.shift._asdict().items()}
+    without, with_it = found[NO_SHIFT], found.get(model.shift, found[NO_SHIFT])
+    return figures | {"validation_recall_soon_without_shift": without, "validation_recall_soon_with_shift": with_it}
 
 
 def _require_the_same(found: Checkpoint | None, device: torch.device) -> None:

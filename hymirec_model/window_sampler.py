@@ -101,6 +101,16 @@ class WindowSampler:
         parts = np.array_split(np.arange(len(users)), max(1, -(-len(users) // self.batch_users)))
         return [self._batch(users[part], cuts[part]) for part in parts if len(part)]
 
+    def held_moments(self, soon: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """When each of these windows begins, in seconds since 1970, and which of its targets come within ``soon``
+        seconds, of shape (windows, W)."""
+        users, cuts = self._held
+        places = cuts[:, None] + np.arange(self.window)
+        inside = places < self.histories.offsets[users + 1][:, None]
+        stamps = self.histories.timestamps
+        begins = stamps[cuts]
+        return begins, inside & (stamps[np.minimum(places, len(stamps) - 1)] < begins[:, None] + soon)
+
     def held_pasts(self) -> Histories:
         """What came before each of these windows, in their order."""
         users, cuts = self._held

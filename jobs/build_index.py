@@ -1,7 +1,9 @@
 """Build the ANN index over the catalogue and measure it against exact search.
 
-Reads ``item_vectors/ds`` and ``interests/ds``. Writes ``index/ds``: index.faiss (ids are item_index) and
-index.json. The type and its setting are the cheapest that reach ``index.target_recall`` on sampled interests.
+Reads ``item_vectors/ds`` and ``interests/ds``, and ``histories/ds`` where what is popular counts. Writes
+``index/ds``: shift.npy (what is added to each item's score, see hymirec_model/popularity_shift.py), index.faiss over
+the vectors with it (ids are item_index), and index.json. The type and its setting are the cheapest that reach
+``index.target_recall`` on sampled interests.
 Two recalls are reported, both at ``index.neighbours`` items and both counting items of equal score as found:
 that of one interest's search, and that of a user's whole list (search with each interest, unite, re-rank
 exactly). Item vectors are read from a file, a shard at a time: only the index itself has to fit into memory. Takes
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,14 @@ import torch
 
 from hymirec_model.ann_retrieval import search
 from hymirec_model.config import IndexConfig
+from hymirec_model.histories import DAY_SECONDS
 from hymirec_model.index import IndexReport, build_index, save_index, shards, tie_aware_recall
 from hymirec_model.merging import Merge, merge_scores
+from hymirec_model.popularity_shift import SHIFT_COORDINATES, PopularityShift, Shift, shifted_items, shifted_queries
 from jobs.platform import cli, columns, tracking
 from jobs.platform.errors import WarehouseError
-from jobs.platform.profile import load_profile
+from jobs.platform.profile import HistoriesConfig, load_profile
+from jobs.platform.training import read_histories
 from jobs.platform.warehouse import Partition, Warehouse
 
 
@@ -41,6 +47,11 @@ class Users:
     merge: Merge
     scale: float
 
+    @property
+    def unit(self) -> float:
+        """What a cosine is in scores, in which a shift is."""
+        return 1.0 if self.merge == "max" else self.scale
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -51,6 +62,7 @@ class Report:
     """Recall of users' merged lists against exact retrieval."""
     merge: Merge
     scale: float
+    shift: Shift
 
     def facts(self) -> dict[str, Any]:
         """Content of index.json: what the index is and how exact, without measured times, so that reruns are
@@ -59,8 +71,9 @@ class Report:
             "merged_recall": self.merged_recall,
             "merge": self.merge,
             "scale": self.scale,
+            "shift": self.shift._asdict(),
             "ids": "item_index",
-            "metric": "inner product of unit vectors",
+            "metric": "inner product of unit vectors: queries are an interest, 1, 0",
         }
 
     def __str__(self) -> str:
@@ -89,12 +102,13 @@ def main(
 
     Writes index: index.faiss and index.json.
     """
-    config = load_profile(profile).index
+    settings = load_profile(profile)
+    config = settings.index
     wh = Warehouse(warehouse)
     vectors, interests = find_inputs(wh, ds)
     with tracking.stage("build_index", ds=ds, refresh_id=cli.refresh_id_or_default(refresh_id, ds)) as run:
         run.params({"index": config})
-        report = build(wh, ds, config, vectors, interests)
+        report = build(wh, ds, config, vectors, interests, settings.histories)
         chosen = report.index.chosen
         run.params({"chosen": {"type": chosen.type, **chosen.setting}})
         run.metrics({"recall": chosen.recall, "merged_recall": report.merged_recall})
@@ -123,7 +137,14 @@ def find_inputs(wh: Warehouse, ds: str) -> tuple[Partition, Partition]:
     return vectors, interests
 
 
-def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, interests: Partition) -> Report:
+def build(
+    wh: Warehouse,
+    ds: str,
+    config: IndexConfig,
+    vectors: Partition,
+    interests: Partition,
+    stored: HistoriesConfig = HistoriesConfig(),  # noqa: B008
+) -> Report:
     """Write index/ds.
 
     Raises
@@ -134,14 +155,17 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
         If nobody has interests.
     """
     users = sample_users(wh, interests, config)
-    queries = users.interests[users.weights > 0]
+    queries = shifted_queries(users.interests[users.weights > 0][: config.queries])
     with tempfile.TemporaryDirectory(prefix="hymirec-index-") as scratch:
         items = columns.memory_mapped(wh, vectors, "vector", Path(scratch) / "vectors.npy")
-    # The file has no name any more, and its room is free when this process ends, however it does.
-    index, index_report = build_index(items, queries[: config.queries], config)
-    merged_recall = _merged_recall(index, items, users, config, index_report.fetch)
-    report = Report(index_report, merged_recall, users.merge, users.scale)
+        settings, shift = item_shift(wh, ds, len(items), interests, stored)
+        indexed = _shifted(items, shift / users.unit, Path(scratch) / "shifted.npy")
+    # The files have no name any more, and their room is free when this process ends, however it does.
+    index, index_report = build_index(indexed, queries, config)
+    merged_recall = _merged_recall(index, items, shift, users, config, index_report.fetch)
+    report = Report(index_report, merged_recall, users.merge, users.scale, settings)
     with wh.write_partition("index", ds) as part:
+        np.save(part.local / "shift.npy", shift)
         save_index(index, part.local / "index.faiss")
         (part.local / "index.json").write_text(json.dumps(report.facts(), indent=1, sort_keys=True) + "\n")
         part.rows = len(items)
@@ -153,6 +177,30 @@ def build(wh: Warehouse, ds: str, config: IndexConfig, vectors: Partition, inter
             "merged_recall": report.merged_recall,
         }
     return report
+
+
+def item_shift(
+    wh: Warehouse, ds: str, n_items: int, interests: Partition, stored: HistoriesConfig
+) -> tuple[Shift, npt.NDArray[np.float32]]:
+    """What is added to each item's score at the end of the day, of shape (n_items,), and by which settings."""
+    info = interests.info
+    settings = Shift(info["shift_days"], info["shift_strength"])
+    if not settings.strength:
+        return settings, np.zeros(n_items, np.float32)
+    log = PopularityShift(read_histories(wh, ds, stored.sample_users), n_items)
+    now = int(datetime.fromisoformat(ds).replace(tzinfo=UTC).timestamp()) + DAY_SECONDS
+    return settings, log.of_items(now, settings, info["merge"], info["scale"])
+
+
+def _shifted(items: npt.NDArray[np.float16], shift: npt.NDArray[np.float32], path: Path) -> npt.NDArray[np.float16]:
+    """The vectors that are indexed, in a new file that is mapped into memory."""
+    made = columns.new_mapped(path, np.float16, (len(items), items.shape[1] + SHIFT_COORDINATES))
+    longest = float(np.abs(shift).max(initial=0))
+    for start, shard in shards(items):
+        rows = slice(start, start + len(shard))
+        made[rows] = shifted_items(shard, shift[rows], longest)
+    made.flush()
+    return made
 
 
 def sample_users(wh: Warehouse, interests: Partition, config: IndexConfig) -> Users:
@@ -169,7 +217,14 @@ def sample_users(wh: Warehouse, interests: Partition, config: IndexConfig) -> Us
     return Users(flat.reshape(-1, k, dim), weights, interests.info["merge"], float(interests.info["scale"]))
 
 
-def _merged_recall(index: Any, items: npt.NDArray[np.float16], users: Users, config: IndexConfig, fetch: int) -> float:
+def _merged_recall(
+    index: Any,
+    items: npt.NDArray[np.float16],
+    shift: npt.NDArray[np.float32],
+    users: Users,
+    config: IndexConfig,
+    fetch: int,
+) -> float:
     """Recall of users' merged lists; the exact ones are found a shard of the items at a time."""
     n = min(config.neighbours, len(items))
     _, found = search(
@@ -180,17 +235,19 @@ def _merged_recall(index: Any, items: npt.NDArray[np.float16], users: Users, con
         n,
         users.merge,
         users.scale,
+        shift=shift,
         per_interest=min(n * fetch, len(items)),
         seed=config.seed,
     )
     interests, weights = torch.from_numpy(users.interests), torch.from_numpy(users.weights)
     exact = torch.empty(len(interests), 0)
-    for _, shard in shards(items):
+    for start, shard in shards(items):
         scores = merge_scores(interests, weights, torch.from_numpy(shard), users.merge, users.scale)
+        scores += torch.from_numpy(shift[start : start + len(shard)])
         exact = torch.cat([exact, scores], dim=1)
         exact = exact.topk(min(n, exact.shape[1]), dim=1).values
-    unit = 1.0 if users.merge == "max" else users.scale  # back to the scale of cosines, where a tie is judged
-    return tie_aware_recall(found / unit, exact[:, -1].numpy() / unit)
+    # Back to the scale of cosines, where a tie is judged.
+    return tie_aware_recall(found / users.unit, exact[:, -1].numpy() / users.unit)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Populari
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories, Ints
 from hymirec_model.losses import mean_pairwise_cosine
+from hymirec_model.popularity_shift import PopularityShift
 from hymirec_model.retrieval import top_items_each
 from jobs.platform import cli, columns, headline, plots, tracking
 from jobs.platform.champion import Champion
@@ -127,7 +128,8 @@ def evaluate(
     model = parts.load(wh, device)
     interests = model.interests(task.past)
     calibration = parts.calibration_vectors(wh)
-    made = {MODEL: rank_by_interests(model, interests, task.past, vectors, calibration, config.seed)}
+    shift = model.shift(PopularityShift(task.everyone, n_items), task.cut)
+    made = {MODEL: rank_by_interests(model, interests, task.past, vectors, calibration, shift, config.seed)}
     champion = Champion.of(wh, ds, parts)
     rivals = champion is not None and not champion.same_model and champion.cut <= cut.date().isoformat()
     if champion is not None and rivals:
@@ -204,6 +206,7 @@ def rank_by_interests(
     past: Histories,
     vectors: Floats,
     calibration: Floats,
+    shift: Floats,
     seed: int,
 ) -> Lists:
     """A model's lists by exact search.
@@ -217,6 +220,8 @@ def rank_by_interests(
     vectors : float32 array of shape (n, d)
     calibration : float32 array of shape (s, d)
         See :func:`hymirec_model.inference.interest_weights`.
+    shift : float32 array of shape (n,)
+        Added to the items' scores.
     seed : int
         Of the order among equal scores.
     """
@@ -233,6 +238,7 @@ def rank_by_interests(
         model.merge,
         model.scale,
         bonuses=[model.bonus(past)],
+        shift=torch.from_numpy(shift),
         seed=seed,
     )
     padding = ((0, 0), (0, LIST - width))
@@ -249,7 +255,10 @@ def champion_lists(
     own[today[today >= 0]] = np.flatnonzero(today >= 0)
     past = task.past.only_items(own >= 0)
     past = replace(past, items=own[past.items])
-    found = rank_by_interests(model, model.interests(past), past, vectors, calibration, config.seed)
+    everyone = task.everyone.only_items(own >= 0)
+    log = PopularityShift(replace(everyone, items=own[everyone.items]), len(vectors))
+    shift = model.shift(log, task.cut)
+    found = rank_by_interests(model, model.interests(past), past, vectors, calibration, shift, config.seed)
     return Lists(*(np.where(items_UL >= 0, today[items_UL], -1) for items_UL in (found.everything, found.unseen)))
 
 

@@ -95,7 +95,8 @@ def export_interests(
         if errors:
             raise JobError(errors[0])
         part.rows = sum(row.users for row in done)
-        part.info |= facts | {name: done[0][name] for name in ("k", "dim", "merge", "scale")}
+        shared = ("k", "dim", "merge", "scale", "shift_days", "shift_strength")
+        part.info |= facts | {name: done[0][name] for name in shared}
         part.info |= {"keep_from": histories.info["keep_from"], "touched_users": sum(row.touched for row in done)}
         if part.rows != histories.info["users"]:
             raise WarehouseError(

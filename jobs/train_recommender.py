@@ -100,6 +100,10 @@ def outcome(figures: Mapping[str, Any]) -> str:
         without, with_habits = (figures[f"validation_recall_{how}_habits"] for how in ("without", "with"))
         factors = f"strength {figures['habit_strength']:g}, satiety {figures['habit_satiety']:g}"
         found += f", without habits {without:.4f}, with them {with_habits:.4f} ({factors})"
+    if figures.get("shift_strength"):
+        without, with_shift = (figures[f"validation_recall_soon_{how}_shift"] for how in ("without", "with"))
+        factors = f"{figures['shift_days']:g} days, strength {figures['shift_strength']:g}"
+        found += f"; within a week {without:.4f}, with what is popular then {with_shift:.4f} ({factors})"
     return found
 
 

@@ -67,7 +67,14 @@ def write_items(
         part.info |= {"content": columns.content(vectors.astype(np.float16))}
 
 
-def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_version: str = "m1") -> None:
+def write_interests(
+    wh: Warehouse,
+    ds: str,
+    users: int,
+    seed: int = 0,
+    model_version: str = "m1",
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> None:
     """Write interests in two buckets."""
     rng = np.random.default_rng(seed)
     vectors = item_vectors(users * K, seed + 100).reshape(users, K * DIM).astype(np.float16)
@@ -87,6 +94,7 @@ def write_interests(wh: Warehouse, ds: str, users: int, seed: int = 0, model_ver
             }
             part.write_table(pa.table(rows), f"bucket={number:03d}/part-00000.parquet")
         part.info |= {"model_version": model_version, "k": K, "dim": DIM, "merge": "lse", "scale": 12.0, "buckets": 2}
+        part.info |= {"shift_days": shift[0], "shift_strength": shift[1]}
 
 
 def write_models(wh: Warehouse, ds: str, value: float = 1.0) -> None:

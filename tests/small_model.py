@@ -15,6 +15,7 @@ from hymirec_model.config import CodebookConfig, RecommenderConfig
 from hymirec_model.habits import Habits
 from hymirec_model.histories import Histories
 from hymirec_model.hymirec import HyMiRec
+from hymirec_model.popularity_shift import Shift
 from jobs.platform.lineage import accepted_chain, lineage
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import DIM, item_vectors, write_items
@@ -39,6 +40,7 @@ def recommender(merge: str = "lse", seed: int = 0) -> HyMiRec:
     with torch.no_grad():  # untrained, all interests of a user are the mean of the history
         model.light.set_breadth(0.5)
         model.set_habits(Habits(strength=0.5, satiety=0.25))
+        model.set_shift(Shift(days=7, strength=0.5))
         model.light.write.weight.add_(torch.randn(model.light.write.weight.shape))
     return model
 

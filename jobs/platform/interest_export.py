@@ -26,7 +26,10 @@ from jobs.platform.warehouse import Partition, Warehouse
 if TYPE_CHECKING:
     from hymirec_model.inference import Floats, UserModel
 
-RESULT = "error string, users long, touched long, k int, dim int, merge string, scale double"
+RESULT = (
+    "error string, users long, touched long, k int, dim int, merge string, scale double, shift_days double, "
+    "shift_strength double"
+)
 _FIELDS: dict[str, pa.DataType] = {
     "error": pa.string(),
     "users": pa.int64(),
@@ -35,6 +38,8 @@ _FIELDS: dict[str, pa.DataType] = {
     "dim": pa.int32(),
     "merge": pa.string(),
     "scale": pa.float64(),
+    "shift_days": pa.float64(),
+    "shift_strength": pa.float64(),
 }
 COLUMNS = ["user_id", "interests", "weights", "n_events", "seen", "bonus"]
 _ROW = [name for name in COLUMNS if name != "weights"]
@@ -106,7 +111,8 @@ class BucketExport:
         model = loaded.model
         shape = {"k": model.model.config.interests, "dim": model.model.dim}
         counts = {"users": rows.num_rows, "touched": len(touched)}
-        return {**counts, **shape, "merge": model.merge, "scale": model.scale}
+        shift = {f"shift_{name}": factor for name, factor in model.model.shift._asdict().items()}
+        return {**counts, **shape, "merge": model.merge, "scale": model.scale, **shift}
 
     def _unchanged(self, histories: UserHistories, bucket: str, users: pa.Table) -> pa.Table | None:
         """Rows of the day before of those whose history neither grew nor lost events to retention since, nor its items

@@ -84,8 +84,13 @@ class Recommender:
         return mapped
 
     @cached_property
+    def shift(self) -> Floats:
+        """What is added to the score of each item, of shape (n_items,)."""
+        return np.asarray(np.load(self._release.local() / "index" / "shift.npy"), np.float32)
+
+    @cached_property
     def index(self) -> Any:
-        """The ANN index over them, in a memory map too."""
+        """The ANN index over vectors and shift, in a memory map too."""
         from hymirec_model.index import load_index
 
         return load_index(self._release.local() / "index" / "index.faiss", memory_mapped=True)
@@ -216,6 +221,7 @@ class Recommender:
             pool,
             merge,
             scale,
+            shift=self.shift,
             exclude=users.seen if exclude_seen else None,
             bonus=users.bonus,
             per_interest=min(self.depth * n, n_items),

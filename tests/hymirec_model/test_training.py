@@ -8,6 +8,7 @@ import torch
 
 from hymirec_model.habits import NONE, Habits
 from hymirec_model.histories import DAY_SECONDS, Histories
+from hymirec_model.popularity_shift import NO_SHIFT, Shift
 from tests.hymirec_model import planted
 from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, Objective, train
 
@@ -84,6 +85,23 @@ def test_what_was_taken_last_is_set_back_where_it_is_not_taken_twice(monkeypatch
     assert figures["habit_satiety"] == model.habits.satiety > 0
 
 
+def test_what_is_popular_counts_where_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ten days three other items are in fashion, which nobody's own history tells."""
+    monkeypatch.setattr("hymirec_model.validation.LIST", 8)
+    config, rng = replace(CONFIG, light_steps=1, steps=1), np.random.default_rng(0)
+    fashions = rng.permutation(ITEMS)[:72].reshape(24, 3)
+    taken = np.stack([rng.choice(fashion, 60) for fashion in fashions], axis=1).ravel()
+    stamps = np.tile(np.arange(24) * 10 * DAY_SECONDS, 60) + np.repeat(rng.integers(0, DAY_SECONDS, 60), 24)
+    log = Histories(LOG.user_ids, LOG.offsets, taken, stamps)
+    for mask_seen in (False, True):
+        figures, _, model = train(config=config, histories=log, mask_seen=mask_seen)
+        assert figures["shift_strength"] == model.shift.strength > 0 and figures["shift_days"] == model.shift.days > 0
+        assert figures["validation_recall_soon_with_shift"] > 1.2 * figures["validation_recall_soon_without_shift"]
+    monkeypatch.setattr("hymirec_model.training.SHIFTS", [NO_SHIFT, Shift(7.0, 1e-9)])
+    figures, _, model = train(config=config, histories=log)
+    assert model.shift == NO_SHIFT and figures["shift_strength"] == 0, "what changes nothing is left out"
+
+
 @pytest.mark.parametrize("objective", ["mixture", "dmil"])
 def test_interests_learn_nothing_from_what_habits_answer_for(
     objective: Objective, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +145,8 @@ def test_histories_too_short_to_hold_a_window_back_still_train(length: int) -> N
     assert {name for name in figures if "recall" not in name} <= {
         "habit_strength",
         "habit_satiety",
+        "shift_days",
+        "shift_strength",
         "validation_loss",
         "validation_coarse_loss",
         "validation_largest_interest_share",

@@ -137,6 +137,15 @@ def test_holding_back_leaves_something_to_train_on(window: int) -> None:
     assert rows_of(next(iter(sampler)))
 
 
+def test_held_windows_tell_when_they_begin_and_which_targets_come_soon() -> None:
+    histories = of([[(item, stamp) for item, stamp in enumerate((0, 1, 2, 3, 10, 11, 15))]])
+    sampler = WindowSampler(histories, batch_users=4, history=9, window=3, seed=0, held=99)
+    (batch,) = sampler.held_windows()
+    assert batch.targets_BW.tolist() == [[4, 5, 6]]
+    begins, soon = sampler.held_moments(5)
+    assert begins.tolist() == [10] and soon.tolist() == [[True, True, False]]
+
+
 def test_windows_of_a_later_day_were_left_out_on_the_earlier_one() -> None:
     """Stage 1 may be some days older than stage 2: people came, and some took more."""
     rng = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 
 from hymirec_model.config import IndexConfig
 from hymirec_model.index import build_index, load_index
+from hymirec_model.popularity_shift import PopularityShift, Shift, shifted_queries
 from jobs.build_index import Report, build, find_inputs, main, sample_users
 from jobs.platform import cli, columns
 from jobs.platform.errors import WarehouseError
+from jobs.platform.training import read_histories
 from jobs.platform.warehouse import Warehouse
 from tests.small_day import K, item_vectors, profile, write_interests, write_items
+from tests.small_model import table, write_histories
 
 DAY = "2020-03-20"
 CONFIG = IndexConfig(queries=60, neighbours=20)
@@ -39,7 +43,7 @@ def test_index_finds_items_by_item_index_and_reports_both_recalls(wh: Warehouse)
     part = wh.partition("index", DAY)
     index = load_index(wh.local_copy(part) / "index.faiss")
     vectors = columns.vectors(wh, wh.partition("item_vectors", DAY)).astype(np.float32)
-    _, found = index.search(vectors[[3, 2000]], 1)
+    _, found = index.search(shifted_queries(vectors[[3, 2000]]), 1)
     assert found[:, 0].tolist() == [3, 2000]
     about = json.loads((wh.local_copy(part) / "index.json").read_text())
     assert about == json.loads(json.dumps(report.facts()))
@@ -52,6 +56,22 @@ def test_flat_index_loses_nothing_but_what_the_merge_loses(wh: Warehouse) -> Non
     report = run(wh, IndexConfig(queries=60, neighbours=20, types=("flat",)))
     assert report.index.chosen.recall == 1.0
     assert report.merged_recall > 0.99
+
+
+def test_what_is_popular_is_in_the_index(wh: Warehouse) -> None:
+    write_histories(wh, table(40, 3000), DAY)
+    write_interests(wh, DAY, users=40, shift=(28.0, 1.0))
+    report = run(wh, IndexConfig(queries=60, neighbours=20, types=("flat",)))
+    folder = wh.local_copy(wh.partition("index", DAY))
+    shift = np.load(folder / "shift.npy")
+    histories = read_histories(wh, DAY, 40)
+    end = int(datetime.fromisoformat(f"{DAY}T00:00:00+00:00").timestamp()) + 86_400
+    expected = PopularityShift(histories, 3000).of_items(end, Shift(28, 1), "lse", 12.0)
+    assert shift.dtype == np.float32 and np.array_equal(shift, expected) and shift.any()
+    assert report.shift == (28, 1) and report.merged_recall > 0.99
+    vectors = columns.vectors(wh, wh.partition("item_vectors", DAY)).astype(np.float32)
+    _, found = load_index(folder / "index.faiss").search(shifted_queries(vectors[[3]]), 20)
+    assert set(found[0]) == set(np.argsort(-(vectors @ vectors[3] + shift / 12))[:20])
 
 
 def test_rerun_gives_the_same_bytes(wh: Warehouse) -> None:
@@ -121,7 +141,7 @@ def test_command_line(wh: Warehouse, tmp_path: Path, capsys: pytest.CaptureFixtu
         cli.run(main, arguments)
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    assert "over 3,000 items of 16 dimensions" in out and "← chosen" in out
+    assert "over 3,000 items of 18 dimensions" in out and "← chosen" in out
 
     with pytest.raises(SystemExit) as ended:
         cli.run(main, ["--warehouse", wh.uri, "--ds", "2020-03-21", "--profile", profile(tmp_path)])

@@ -68,10 +68,11 @@ def test_lists_are_those_of_exact_retrieval(release: Release, histories: dict[st
     vectors = np.load(release.local() / "items" / "vectors.npy").astype(np.float32)
     seen = [sorted({int(item[5:]) for item, _ in histories[user]}) for user in rows["user_id"].to_pylist()]
     exclude = (np.cumsum([0, *map(len, seen)]), np.concatenate(seen))
-    retrieval = release.manifest["retrieval"]
+    retrieval, shift = release.manifest["retrieval"], np.load(release.local() / "index" / "shift.npy")
+    assert shift.any()
     items, scores = top_items(
         torch.from_numpy(interests.reshape(USERS, 3, -1)), torch.from_numpy(weights), torch.from_numpy(vectors),
-        30, retrieval["merge"], retrieval["scale"], exclude=exclude,
+        30, retrieval["merge"], retrieval["scale"], exclude=exclude, shift=torch.from_numpy(shift),
     )  # fmt: skip
     for row, user in enumerate(rows["user_id"].to_pylist()):
         found = release.recommend(user, 30)
