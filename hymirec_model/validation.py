@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 
 from hymirec_model import metrics
-from hymirec_model.habits import Bonus, Habits, bonus_of
+from hymirec_model.habits import Habits, bonus_of
 from hymirec_model.histories import DAY_SECONDS, Batch, Histories, Ints
 from hymirec_model.inference import calibration_sample, interest_weights
-from hymirec_model.merging import Merge
+from hymirec_model.merging import Merge, merge_scores
 from hymirec_model.popularity_shift import PopularityShift, Shift
+from hymirec_model.ranking import top_columns
 from hymirec_model.retrieval import chunks, top_items, top_items_each
 
 if TYPE_CHECKING:
@@ -127,26 +128,26 @@ class Validation:
         """
         moments, soon_VW = sampler.held_moments(WEEK)
         found: dict[Shift, list[npt.NDArray[np.float64]]] = {shift: [] for shift in shifts}
-        known_n = self._known.cpu().numpy()
+        known_n, habits = self._known.cpu().numpy(), self.reader.model.habits
         self.reader.eval()
         first = 0
         for batch in self.windows:
-            past = self._pasts.of_users(np.arange(first, first + len(batch.items_BN)))
-            scoring = self._scoring(batch, light_only=False)
-            width, merge, scale = scoring[3:]
-            own = bonus_of(past, self.reader.model.habits, merge, scale)
-            for part in chunks(len(past), len(self._known)):
-                rows = np.arange(len(past))[part]
-                targets = (batch.targets_BW[part].cpu().numpy(), soon_VW[first:][rows])
-                bonus = _of_users(own, rows)
-                own_or_none = {"exclude": bonus[:2]} if self.mask_seen else {"bonus": bonus}
-                for shift, recalls in found.items():
-                    shift_Bn = log.at(moments[first:][rows], shift)[:, known_n]
-                    added = torch.from_numpy(shift_Bn / (scale if merge == "max" else 1.0))
-                    settings = (scoring[0][part], scoring[1][part], *scoring[2:])
-                    lists, _ = top_items(*settings, shift=added, **own_or_none)
-                    recalls.append(self._recall(lists, *targets, width))
-            first += len(past)
+            interest_BKd, weight_BK, vectors, width, merge, scale = self._scoring(batch, light_only=False)
+            for part in chunks(len(interest_BKd), len(vectors)):
+                rows = first + np.arange(len(interest_BKd))[part]
+                score_Bn = merge_scores(interest_BKd[part], weight_BK[part], vectors, merge, scale)
+                past = self._pasts.of_users(rows)
+                offsets, items, values = bonus_of(past, habits, merge, scale)
+                own = np.repeat(np.arange(len(rows)), np.diff(offsets)), items
+                score_Bn[own] += -torch.inf if self.mask_seen else torch.from_numpy(values).to(score_Bn.device)
+                targets = batch.targets_BW[part].cpu().numpy(), soon_VW[rows]
+                for days in dict.fromkeys(shift.days for shift in shifts):
+                    whole = log.at(moments[rows], Shift(days, 1.0))[:, known_n] / (scale if merge == "max" else 1.0)
+                    whole_Bn = torch.from_numpy(whole.astype(np.float32)).to(score_Bn.device)
+                    for shift in (shift for shift in shifts if shift.days == days):
+                        listed, _ = top_columns(score_Bn + shift.strength * whole_Bn, width)
+                        found[shift].append(self._recall(listed, *targets, width))
+            first += len(interest_BKd)
         return {shift: float(np.concatenate(recalls).mean()) for shift, recalls in found.items() if recalls}
 
     def _of(self, batch: Batch, past: Histories, light_only: bool, habits: Sequence[Habits]) -> npt.NDArray[np.float64]:
@@ -183,10 +184,3 @@ class Validation:
         relevant = np.cumsum([0, *map(len, targets)]), np.concatenate(targets)
         ranked = torch.where(found_Bn >= 0, self._known[found_Bn], -1).cpu().numpy()
         return metrics.recall_at(ranked, relevant, width)
-
-
-def _of_users(bonus: Bonus, users: Ints) -> Bonus:
-    """The bonus of some users that follow one another."""
-    offsets, items, values = bonus
-    own = slice(offsets[users[0]], offsets[users[-1] + 1])
-    return offsets[users[0] : users[-1] + 2] - offsets[users[0]], items[own], values[own]
