@@ -17,7 +17,7 @@ from torch import Tensor
 from hymirec_model.errors import InputError
 from hymirec_model.habits import Bonus
 from hymirec_model.merging import Merge, check_scoring, check_weights, merge_cosines
-from hymirec_model.popularity_shift import SHIFT_COORDINATES, shifted_queries
+from hymirec_model.popularity_shift import shifted_dim, shifted_queries
 from hymirec_model.retrieval import Ints, check_ragged, check_values, chunks, tie_order
 from hymirec_model.vectors import float32_rows
 
@@ -91,11 +91,12 @@ def search(
     if n < 1 or wanted < n:
         raise InputError(f"n and per_interest: got {n} and {wanted}, allowed n >= 1 and per_interest >= n.")
     size, dim = item_vectors.shape
-    added = 0 if shift is None else SHIFT_COORDINATES
-    if (index.ntotal, index.d) != (size, dim + added) or (shift is not None and len(shift) != size):
+    needed = (size, dim if shift is None else shifted_dim(dim))
+    if (index.ntotal, index.d) != needed or (shift is not None and len(shift) != size):
         raise InputError(
-            f"index holds {index.ntotal} vectors of {index.d} dimensions, {added} of them for a shift; item_vectors "
-            f"has shape {item_vectors.shape}: they belong to different days; take both from one release."
+            f"index holds {index.ntotal} vectors of {index.d} dimensions; allowed: {needed[0]} of {needed[1]}, for "
+            f"item_vectors of shape {item_vectors.shape} {'without' if shift is None else 'with'} a shift: they belong "
+            "to different days; take both from one release."
         )
     interest_UKd = np.ascontiguousarray(user_interests, dtype=np.float32)
     weight_UK = np.ascontiguousarray(weights, dtype=np.float32)

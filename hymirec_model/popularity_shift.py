@@ -23,8 +23,8 @@ from hymirec_model.histories import DAY_SECONDS, Histories, Ints
 from hymirec_model.merging import Merge
 
 Floats = npt.NDArray[np.float32]
-SHIFT_COORDINATES = 2  # of an item vector in an index
-PSEUDO_EVENTS = 100.0  # taken as p_ever says, beside those of the recent days: what a few events say counts little
+PSEUDO_EVENTS = 100.0  # beside those of the recent days, shared out as p_ever says: nothing is shifted without end
+SIMD = 16  # faiss reads vectors of whole multiples of it six times as fast as others
 
 
 class Shift(NamedTuple):
@@ -55,8 +55,12 @@ class PopularityShift:
         order = np.argsort(histories.timestamps, kind="stable")
         self._timestamps, self._items, self.n_items = histories.timestamps[order], histories.items[order], n_items
         self._ever = np.bincount(self._items, minlength=n_items)
+        known, places = np.unique(self._items, return_index=True)
+        self.first = np.full(n_items, np.iinfo(np.int64).max)
+        """When each item was first taken, of shape (I,); the last of all moments for one that never was."""
+        self.first[known] = self._timestamps[places]
 
-    def at(self, moments: Ints, shift: Shift) -> Floats:
+    def at(self, moments: Ints, shift: Shift, items: Ints | None = None) -> Floats:
         """What is added to the logs of the items' probabilities at each moment, by events before it alone.
 
         Parameters
@@ -64,22 +68,25 @@ class PopularityShift:
         moments : int array of shape (U,)
             Seconds since 1970, UTC.
         shift : Shift
+        items : int array of shape (n,), optional
+            Those that are wanted; by default all.
 
         Returns
         -------
-        float32 array of shape (U, I)
+        float32 array of shape (U, n)
             0 for an item that nobody has ever taken: of that one, nothing is known.
         """
-        found = np.zeros((len(moments), self.n_items), np.float32)
+        ever = self._ever / max(1, len(self._items))
+        wanted = slice(None) if items is None else items
+        found = np.zeros((len(moments), len(ever[wanted])), np.float32)
         if not shift.strength:
             return found
-        ever = self._ever / max(1, len(self._items))
-        begin, end = (np.searchsorted(self._timestamps, moments - past) for past in (shift.days * DAY_SECONDS, 0))
+        begin, end = (np.searchsorted(self._timestamps, moments - int(past)) for past in (shift.days * DAY_SECONDS, 0))
         for row, (first, last) in enumerate(zip(begin, end, strict=True)):
             recent = np.bincount(self._items[first:last], minlength=self.n_items)
             now = (recent + PSEUDO_EVENTS * ever) / (last - first + PSEUDO_EVENTS)
             ratio = np.divide(now, ever, out=np.ones(self.n_items), where=ever > 0)
-            found[row] = shift.strength * np.log(ratio)
+            found[row] = shift.strength * np.log(ratio[wanted])
         return found
 
     def of_items(self, now: int, shift: Shift, merge: Merge, scale: float) -> Floats:
@@ -90,8 +97,13 @@ class PopularityShift:
         return np.asarray(self.at(np.array([now]), shift)[0] / (scale if merge == "max" else 1.0), np.float32)
 
 
+def shifted_dim(dim: int) -> int:
+    """Length of an indexed vector: d, the shift, what makes the length 1, and zeros up to a multiple of SIMD."""
+    return -(-(dim + 2) // SIMD) * SIMD
+
+
 def shifted_items(vectors: npt.NDArray[np.floating], shift_I: Floats, longest: float) -> Floats:
-    """Unit vectors of shape (I, d + 2) whose products with :func:`shifted_queries` rank by cosine + shift.
+    """Unit vectors of shape (I, shifted_dim(d)) whose products with :func:`shifted_queries` rank by cosine + shift.
 
     Parameters
     ----------
@@ -102,12 +114,16 @@ def shifted_items(vectors: npt.NDArray[np.floating], shift_I: Floats, longest: f
     longest : float
         Largest absolute value of the shifts of all items, of which these may be some.
     """
-    rest_I = np.sqrt(np.maximum(longest**2 - shift_I**2, 0))
-    joined = np.column_stack([np.asarray(vectors, np.float32), shift_I, rest_I])
-    return np.asarray(joined / np.hypot(1, longest), np.float32)
+    count, dim = vectors.shape
+    made = np.zeros((count, shifted_dim(dim)), np.float32)
+    made[:, :dim], made[:, dim] = vectors, shift_I
+    made[:, dim + 1] = np.sqrt(np.maximum(longest**2 - shift_I**2, 0))
+    return made / np.float32(np.hypot(1, longest))
 
 
 def shifted_queries(interests: npt.NDArray[np.floating]) -> Floats:
-    """Unit vectors of shape (…, d + 2) of interests of shape (…, d)."""
-    ends = np.broadcast_to(np.array([1, 0], np.float32), (*interests.shape[:-1], 2))
-    return np.asarray(np.concatenate([interests, ends], axis=-1) / np.sqrt(2), np.float32)
+    """Unit vectors of shape (…, shifted_dim(d)) of interests of shape (…, d)."""
+    *shape, dim = interests.shape
+    made = np.zeros((*shape, shifted_dim(dim)), np.float32)
+    made[..., :dim], made[..., dim] = interests, 1
+    return made / np.float32(np.sqrt(2))

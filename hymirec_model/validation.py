@@ -139,11 +139,14 @@ class Validation:
                 past = self._pasts.of_users(rows)
                 offsets, items, values = bonus_of(past, habits, merge, scale)
                 own = np.repeat(np.arange(len(rows)), np.diff(offsets)), items
+                # What nobody had taken yet was not there to be listed.
+                later_Bn = torch.from_numpy(log.first[known_n] >= moments[rows, None]).to(score_Bn.device)
+                score_Bn.masked_fill_(later_Bn, -torch.inf)
                 score_Bn[own] += -torch.inf if self.mask_seen else torch.from_numpy(values).to(score_Bn.device)
                 targets = batch.targets_BW[part].cpu().numpy(), soon_VW[rows]
                 for days in dict.fromkeys(shift.days for shift in shifts):
-                    whole = log.at(moments[rows], Shift(days, 1.0))[:, known_n] / (scale if merge == "max" else 1.0)
-                    whole_Bn = torch.from_numpy(whole.astype(np.float32)).to(score_Bn.device)
+                    whole_Bn = torch.from_numpy(log.at(moments[rows], Shift(days, 1.0), known_n)).to(score_Bn.device)
+                    whole_Bn /= scale if merge == "max" else 1.0
                     for shift in (shift for shift in shifts if shift.days == days):
                         listed, _ = top_columns(score_Bn + shift.strength * whole_Bn, width)
                         found[shift].append(self._recall(listed, *targets, width))

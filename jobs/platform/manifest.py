@@ -11,7 +11,7 @@ from jobs.platform.errors import JobError
 from jobs.platform.names import is_outside
 from jobs.platform.warehouse import Warehouse
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 FOLDER = "releases"
 ID = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")

@@ -89,7 +89,7 @@ class HistoriesConfig:
     buckets: int = 4
     """Folders that the users are spread over: crc32(user_id) % buckets. A task holds one of them in memory."""
     sample_users: int = 200_000
-    """Most users whose histories training and evaluation read into memory: a fair sample. All have interests."""
+    """Most users whose histories training, evaluation and build_index hold: a fair sample. All have interests."""
 
     def __post_init__(self) -> None:
         require(self.max_length >= 1, f"max_length is {self.max_length}; allowed: 1 or more")

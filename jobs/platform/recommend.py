@@ -84,9 +84,10 @@ class Recommender:
         return mapped
 
     @cached_property
-    def shift(self) -> Floats:
-        """What is added to the score of each item, of shape (n_items,)."""
-        return np.asarray(np.load(self._release.local() / "index" / "shift.npy"), np.float32)
+    def shift(self) -> Floats | None:
+        """What is added to the score of each item, of shape (n_items,); None where that is nothing."""
+        shift = np.asarray(np.load(self._release.local() / "index" / "shift.npy"), np.float32)
+        return shift if shift.any() else None
 
     @cached_property
     def index(self) -> Any:

@@ -18,6 +18,7 @@ from hymirec_model.popularity_shift import (
     PSEUDO_EVENTS,
     PopularityShift,
     Shift,
+    shifted_dim,
     shifted_items,
     shifted_queries,
 )
@@ -39,6 +40,8 @@ def test_shift_is_the_log_of_how_much_more_is_taken() -> None:
     now = np.array([0 + PSEUDO_EVENTS * 0.9, 10 + PSEUDO_EVENTS * 0.1]) / (10 + PSEUDO_EVENTS)
     np.testing.assert_allclose(found[:2], 0.5 * np.log(now / [0.9, 0.1]), rtol=1e-5)
     assert found[2] == 0, "of what nobody took nothing is known"
+    assert log.first[:2].tolist() == [0, DAY_SECONDS] and log.first[2] > 1e18
+    assert np.array_equal(log.at(np.array([2 * DAY_SECONDS]), Shift(1, 0.5), np.array([2, 0])), found[None, [2, 0]])
     assert not log.at(np.array([0, 99]), NO_SHIFT).any()
     scores = {merge: log.of_items(2 * DAY_SECONDS, Shift(1, 0.5), merge, 20.0) for merge in ("lse", "max")}
     np.testing.assert_allclose(scores["lse"], found)
@@ -61,6 +64,7 @@ def test_products_of_indexed_vectors_are_cosines_and_shift(size: float) -> None:
     shift = (size * np.random.default_rng(2).normal(size=ITEMS)).astype(np.float32)
     longest = float(np.abs(shift).max())
     items, queries = shifted_items(vectors, shift, longest), shifted_queries(interests)
+    assert items.shape[1] == queries.shape[1] == shifted_dim(DIM) == 16 and shifted_dim(192) == 208
     for rows in (items, queries):
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     factor = np.hypot(1, longest) * np.sqrt(2)
@@ -77,7 +81,7 @@ def test_the_index_finds_the_lists_of_exact_search(merge: Merge) -> None:
     two = rng.integers(0, ITEMS // 2, (USERS, 2)) + np.array([0, ITEMS // 2])
     own = (np.arange(USERS + 1) * 2, two.ravel())
     unit = 1.0 if merge == "max" else scale
-    index = faiss.IndexFlatIP(DIM + 2)
+    index = faiss.IndexFlatIP(shifted_dim(DIM))
     index.add(shifted_items(vectors, shift / unit, float(np.abs(shift / unit).max())))
     given_ = (torch.from_numpy(interests), torch.from_numpy(weights), torch.from_numpy(vectors), 10, merge, scale)
     added = torch.from_numpy(shift)
@@ -96,5 +100,5 @@ def test_the_index_finds_the_lists_of_exact_search(merge: Merge) -> None:
     assert torch.equal(with_bonus, top_items(*given_, shift=added, bonus=bonus)[0])
     with pytest.raises(InputError, match=r"shift: got shape .* expected one number for each of 60 items"):
         top_items(*given_, shift=added[:-1])
-    with pytest.raises(InputError, match="index holds 60 vectors of 10 dimensions, 0 of them for a shift"):
+    with pytest.raises(InputError, match=r"60 vectors of 16 dimensions; allowed: 60 of 8, .* without a shift"):
         search(index, interests, weights, vectors, 10, merge, scale)
