@@ -118,7 +118,7 @@ def shifted_items(vectors: npt.NDArray[np.floating], shift_I: Floats, longest: f
     made = np.zeros((count, shifted_dim(dim)), np.float32)
     made[:, :dim], made[:, dim] = vectors, shift_I
     made[:, dim + 1] = np.sqrt(np.maximum(longest**2 - shift_I**2, 0))
-    return made / np.float32(np.hypot(1, longest))
+    return np.asarray(made / np.hypot(1, longest), np.float32)
 
 
 def shifted_queries(interests: npt.NDArray[np.floating]) -> Floats:
@@ -126,4 +126,4 @@ def shifted_queries(interests: npt.NDArray[np.floating]) -> Floats:
     *shape, dim = interests.shape
     made = np.zeros((*shape, shifted_dim(dim)), np.float32)
     made[..., :dim], made[..., dim] = interests, 1
-    return made / np.float32(np.sqrt(2))
+    return np.asarray(made / np.sqrt(2), np.float32)
