@@ -20,7 +20,7 @@ from tests.hymirec_model.small_training import CONFIG, train
 LIST = 8  # of 90 items, so that the recall goes up and down
 EVERY = 4
 KILLED = replace(
-    CONFIG, learning_rate=0.01, backbone_learning_rate=0.01, validate_steps=3, patience=50, checkpoint_steps=EVERY
+    CONFIG, learning_rate=0.05, backbone_learning_rate=0.05, validate_steps=3, patience=50, checkpoint_steps=EVERY
 )
 
 
