@@ -128,6 +128,8 @@ class ItemSpaceConfig:
     """Targets a user: the next events after the cut position."""
     recent: float = 0.3
     """Share of a user's moments, the newest ones, that training cuts at."""
+    half_life_days: float = 0.0
+    """A moment so many days old is drawn half as often: for catalogues that change in months (0 = all ages alike)."""
     history: int = 100
     """Newest events that the user side reads."""
     negatives: int = 4096
@@ -141,7 +143,7 @@ class ItemSpaceConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "near", "batch_users", "window", "history", "negatives", "learning_rate")
-        _not_negative(self, "steps", "validation_users")
+        _not_negative(self, "steps", "validation_users", "half_life_days")
         _share(self, "recent", "near_decay", "item_exponent", "spectrum_exponent")
 
 
@@ -235,6 +237,8 @@ class RecommenderTrainingConfig:
     """W: targets a user, the next events after the cut position."""
     recent: float = 0.3
     """Share of a user's moments, the newest ones, that training cuts at: the task of today, with a whole history."""
+    half_life_days: float = 0.0
+    """As ``ItemSpaceConfig.half_life_days``."""
     negatives: int = 4096
     """Sampled negatives shared by a step."""
     learning_rate: float = 1e-3
@@ -270,10 +274,10 @@ class RecommenderTrainingConfig:
         _positive(self, "batch_users", "window", "negatives", "clip_norm", "patience", "accumulation")
         _positive(self, "learning_rate", "backbone_learning_rate")
         _not_negative(self, "light_steps", "steps", "validation_users", "validate_steps", "checkpoint_steps")
-        seen = f"RecommenderTrainingConfig.accumulation is {self.accumulation}"
-        most = self.batch_users
-        require(self.accumulation <= most, f"{seen}; allowed: 1 to batch_users, which is {most}")
         _share(self, "warmup", "false_negative_cosine", "recent")
+        _not_negative(self, "half_life_days")
+        seen, most = f"RecommenderTrainingConfig.accumulation is {self.accumulation}", self.batch_users
+        require(self.accumulation <= most, f"{seen}; allowed: 1 to batch_users, which is {most}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,11 +305,7 @@ class EvaluationConfig:
 class IndexConfig:
     """The ANN index of a release."""
 
-    types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-int4", "ivf-pq"], ...] = (
-        "flat",
-        "ivf",
-        "ivf-int4",
-    )
+    types: tuple[Literal["flat", "hnsw", "ivf", "ivf-int8", "ivf-int4", "ivf-pq"], ...] = ("flat", "ivf", "ivf-int4")
     """Index types that are tried, see ``hymirec_model/index_types.py``."""
     memory_mb: float | None = None
     """Largest size of the index in megabytes; types that do not fit are left out. Without one: any size."""

@@ -86,6 +86,7 @@ def train_item_space(
         seed=config.seed,
         held=config.validation_users,
         recent=config.recent,
+        half_life_days=config.half_life_days,
     )
     counts = np.bincount(histories.items, minlength=len(state_of_item))
     negatives_of = NegativeSampler(counts, config.seed)

@@ -127,6 +127,7 @@ def train_recommender(
         seed=config.seed,
         held=config.validation_users,
         recent=config.recent,
+        half_life_days=config.half_life_days,
         shares=world,
         share=rank,
     )

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hymirec_model.errors import InputError, require
-from hymirec_model.histories import Batch, Histories, Ints, window_batch
+from hymirec_model.histories import DAY_SECONDS, Batch, Histories, Ints, window_batch
 
 
 class WindowSampler:
     """Endless stream of training batches: a random user, a random moment, the past as input, the next W as targets.
 
     A cut never falls between events of one timestamp, so nothing that happened together is both input and target.
-    Users are drawn evenly, then one of their ``recent`` moments evenly.
+    Users are drawn evenly, then one of their ``recent`` moments evenly. With a half-life a moment counts less the older
+    it is, and a user is drawn as often as the newest moment counts.
 
     Parameters
     ----------
@@ -31,6 +32,8 @@ class WindowSampler:
         Most users whose last window is left out of the stream, with everything after it: see :meth:`held_windows`.
     recent : float, default=1.0
         Share of a user's moments, the newest ones, that are drawn; at least one.
+    half_life_days : float, default=0.0
+        A moment so many days before the newest of all counts half, one twice as old a quarter; 0: all count alike.
     shares, share : int, default=1 and 0
         Into how many parts a batch is cut, and which of them the stream gives. All parts together are the batch that
         one sampler would give.
@@ -51,6 +54,7 @@ class WindowSampler:
         seed: int,
         held: int = 0,
         recent: float = 1.0,
+        half_life_days: float = 0.0,
         shares: int = 1,
         share: int = 0,
     ) -> None:
@@ -78,19 +82,37 @@ class WindowSampler:
                 f"histories: seen {len(histories)} users, none with events at two different moments before the cut; "
                 "training needs at least one. Import more days, or choose a later ds"
             )
+        self._weights, self._chances = np.ones(len(self._cuts)), None
+        if half_life_days:
+            stamps = histories.timestamps[self._cuts]
+            self._weights = np.exp2((stamps - stamps.max()) / (half_life_days * DAY_SECONDS))
+            newest = self._weights[self._ends[self._users] - 1]
+            self._chances = newest / newest.sum()
+        self._mass = np.append(0, np.cumsum(self._weights))
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            users = self.random.choice(self._users, self.batch_users)
-            picks = self.random.integers(self._starts[users], self._ends[users])
+            users = self.random.choice(self._users, self.batch_users, p=self._chances)
+            picks = self._pick(self._starts[users], self._ends[users])
             yield self._batch(users[self._part], self._cuts[picks[self._part]])
+
+    def _pick(self, starts: Ints, ends: Ints) -> Ints:
+        """One of the moments ``starts`` to ``ends - 1`` for each user, as often as it counts."""
+        if self._chances is None:
+            return np.asarray(self.random.integers(starts, ends))
+        begin, end = self._mass[starts], self._mass[ends]
+        places = np.searchsorted(self._mass, begin + self.random.random(len(starts)) * (end - begin), side="right")
+        return np.asarray(np.clip(places - 1, starts, ends - 1))  # sums of weights are rounded
 
     def expected_targets(self, items: int) -> npt.NDArray[np.float64]:
         """How often each item, of shape (items,), is to be expected among the targets of a user who is drawn."""
         log, events = self.histories, len(self.histories.items)
         owners = log.users[self._cuts]
-        drawn = np.arange(len(owners)) >= self._starts[owners]
-        chance = drawn / (len(self._users) * (self._ends - self._starts)[owners])
+        drawn = np.where(np.arange(len(owners)) >= self._starts[owners], self._weights, 0)
+        of_user = np.zeros(len(log))
+        of_user[self._users] = 1 / len(self._users) if self._chances is None else self._chances
+        total = np.bincount(owners, drawn, len(log))[owners]
+        chance = of_user[owners] * np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0)
         stops = np.minimum(self._cuts + self.window, log.offsets[owners + 1])
         begun, over = (np.bincount(places, chance, events + 1) for places in (self._cuts, stops))
         return np.asarray(np.bincount(log.items, (begun - over).cumsum()[:-1].clip(0), items), np.float64)

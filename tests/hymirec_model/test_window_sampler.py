@@ -175,3 +175,32 @@ def test_without_held_windows_every_other_event_is_left(rows: Streams, window: i
         assert row.tolist() == histories.items[histories.offsets[user] :][: len(row)].tolist(), "the end alone is cut"
     whole = without_held_windows(histories, window, 0)
     assert np.array_equal(whole.items, histories.items) and np.array_equal(whole.offsets, histories.offsets)
+
+
+DAY = 86_400
+
+
+def test_moments_are_drawn_as_often_as_they_count_with_a_half_life() -> None:
+    rows = [[(0, day * DAY) for day in days] for days in ((0, 4, 8), (0, 8), (0, 4))]
+    histories, where = numbered(rows)  # moments at 4 and 8, at 8, at 4: they count 1/4 and 1, 1, 1/4
+    sampler = WindowSampler(histories, batch_users=4_000, history=6, window=1, seed=0, half_life_days=2)
+    drawn = [where[future[0]] for batch in islice(sampler, 4) for _, future in rows_of(batch)]
+    expected = {(0, 4): 4 / 9 * 1 / 5, (0, 8): 4 / 9 * 4 / 5, (1, 8): 4 / 9, (2, 4): 1 / 9}
+    for (user, day), chance in expected.items():
+        assert drawn.count((user, day * DAY)) / len(drawn) == pytest.approx(chance, abs=0.02)
+    items = {stamp: item for item, stamp in where.items()}
+    targets = sampler.expected_targets(len(where) + 1)
+    for (user, day), chance in expected.items():
+        assert targets[items[user, day * DAY]] == pytest.approx(chance)
+    assert targets.sum() == pytest.approx(1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(streams.filter(qualified), st.floats(1e-6, 1e6), st.integers(0, 3))
+def test_any_half_life_draws_moments_of_the_users_themselves(rows: Streams, half_life: float, seed: int) -> None:
+    histories, where = numbered(rows)
+    sampler = WindowSampler(histories, batch_users=16, history=6, window=3, seed=seed, half_life_days=half_life)
+    for batch in islice(sampler, 3):
+        for past, future in rows_of(batch):
+            assert len({where[item][0] for item in [*past, *future]}) == 1
+            assert max(where[item][1] for item in past) < min(where[item][1] for item in future)
