@@ -27,6 +27,7 @@ from hymirec_model.baselines import Baseline, CoOccurrence, OwnRepeats, Populari
 from hymirec_model.config import EvaluationConfig
 from hymirec_model.histories import Histories, Ints
 from hymirec_model.losses import mean_pairwise_cosine
+from hymirec_model.metrics import Relevant
 from hymirec_model.popularity_shift import PopularityShift
 from hymirec_model.retrieval import top_items_each
 from jobs.platform import cli, columns, headline, plots, tracking
@@ -35,7 +36,7 @@ from jobs.platform.datasets import dataset
 from jobs.platform.errors import JobError
 from jobs.platform.popularity import by_popularity
 from jobs.platform.profile import HistoriesConfig, load_profile
-from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Relevant, Scorecard, as_text, mean_of, render, sentence
+from jobs.platform.scorecard import CHAMPION, LIST, MODEL, Scorecard, as_text, mean_of, render, sentence
 from jobs.platform.tracked_runs import metric_name
 from jobs.platform.training import evaluation_cut, read_histories
 from jobs.platform.user_models import ModelParts

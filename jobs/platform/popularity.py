@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hymirec_model.histories import Ints
-from jobs.platform.scorecard import Relevant
+from hymirec_model.metrics import Relevant
 
 DEPTH = 50  # places of a list that count
 GROUPS = 10

@@ -12,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hymirec_model import metrics
-from hymirec_model.histories import Ints
+from hymirec_model.metrics import Ints, Relevant
 from jobs.platform.cli import FILE_WIDTH
 
-Relevant = tuple[Ints, Ints]
 MODEL, CHAMPION = "HyMiRec", "champion"  # names of rankings: the day's model, and that of the release before
 LIST = 200  # length of the ranked lists
 MAIN = ("recall@50", "recall@200", "ndcg@10")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-from mlflow.entities import Run
+from typing import TYPE_CHECKING
 
 from jobs.platform import tracking
 from jobs.platform.headline import RELEASE_TAG, WAREHOUSE_TAG
 from jobs.platform.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 DAYS = 30
 _PAGE = 500  # refreshes that are asked for at once
