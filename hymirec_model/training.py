@@ -35,7 +35,7 @@ from hymirec_model.newcomers import lately_popular, popular_direction
 from hymirec_model.popularity_shift import NO_SHIFT, SHIFTS, PopularityShift, Shift
 from hymirec_model.shared_batch import of_the_first, processes
 from hymirec_model.training_phase import Phase
-from hymirec_model.training_step import BatchReader, TrainingStep
+from hymirec_model.training_step import BatchReader, Found, TrainingStep
 from hymirec_model.validation import Validation
 from hymirec_model.window_sampler import WindowSampler
 
@@ -179,10 +179,11 @@ def train_recommender(
         figures |= phase.end()
     popular_I = lately_popular(histories, len(counts)).to(device)
     model.light.newcomer.copy_(popular_direction(reader.items.vectors_Id, popular_I))
-    figures |= _habits(model, validation, device)
-    figures |= _choose_shift(model, validation, PopularityShift(histories, len(counts)), sampler, device)
+    read = validation.read(light_only=False)
+    figures |= _habits(model, validation, read, device)
+    figures |= _choose_shift(model, validation, read, PopularityShift(histories, len(counts)), sampler, device)
     model.eval()
-    return figures | validation.losses()
+    return figures | validation.losses(read)
 
 
 def _identity(
@@ -207,15 +208,13 @@ def _identity(
 
 def _measure(model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool) -> float | None:
     """Let habits count as much as finds most on the held windows, and return the recall there."""
-    found = _try_habits(model, validation, device, light_only=light_only)
+    found = _try_habits(model, validation, validation.read(light_only=light_only), device)
     return of_the_first(found[model.habits], device) if found else None
 
 
-def _try_habits(
-    model: HyMiRec, validation: Validation, device: torch.device, *, light_only: bool
-) -> dict[Habits, float]:
+def _try_habits(model: HyMiRec, validation: Validation, read: list[Found], device: torch.device) -> dict[Habits, float]:
     """Let habits count as much as finds most on the held windows, and return the recall with each."""
-    found = validation.recalls([NONE] if validation.mask_seen else HABITS, light_only=light_only)
+    found = validation.recalls(read, [NONE] if validation.mask_seen else HABITS)
     if found:
         best = max(found, key=found.__getitem__)
         model.set_habits(Habits(*(of_the_first(factor, device) for factor in best)))
@@ -246,9 +245,9 @@ def _choose_breadth(model: HyMiRec, recall: Callable[[], float | None]) -> float
     return found[best][0]
 
 
-def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dict[str, float]:
+def _habits(model: HyMiRec, validation: Validation, read: list[Found], device: torch.device) -> dict[str, float]:
     """How much habits count in the end, and what they bring where lists may hold what a user had."""
-    found = _try_habits(model, validation, device, light_only=False)
+    found = _try_habits(model, validation, read, device)
     figures = {f"habit_{name}": factor for name, factor in model.habits._asdict().items()}
     if found and not validation.mask_seen:
         figures["validation_recall_without_habits"] = found[NONE]
@@ -257,10 +256,15 @@ def _habits(model: HyMiRec, validation: Validation, device: torch.device) -> dic
 
 
 def _choose_shift(
-    model: HyMiRec, validation: Validation, log: PopularityShift, sampler: WindowSampler, device: torch.device
+    model: HyMiRec,
+    validation: Validation,
+    read: list[Found],
+    log: PopularityShift,
+    sampler: WindowSampler,
+    device: torch.device,
 ) -> dict[str, float]:
     """Let what is popular count as much as finds clearly most of what the held windows have within a week."""
-    found = validation.shift_recalls(log, sampler, SHIFTS)
+    found = validation.shift_recalls(read, log, sampler, SHIFTS)
     if not found:
         return {}
     best = max(found, key=found.__getitem__)

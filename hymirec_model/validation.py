@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hymirec_model.negatives import Negatives
-    from hymirec_model.training_step import TrainingStep
+    from hymirec_model.training_step import Found, TrainingStep
     from hymirec_model.window_sampler import WindowSampler
 
 LIST = 50
@@ -36,6 +36,8 @@ LOGGED = ("loss", "coarse_loss", "largest_interest_share", "pairwise_interest_co
 
 class Validation:
     """Losses and recall on held windows.
+
+    The LLM's pass over the windows takes far longer than any measurement: one :meth:`read` serves all of them.
 
     Parameters
     ----------
@@ -71,23 +73,38 @@ class Validation:
         self._pasts = replace(pasts, items=self._place.cpu().numpy()[pasts.items])
 
     @torch.no_grad()
-    def losses(self) -> dict[str, float]:
-        """Means over the windows of what training logs."""
+    def read(self, *, light_only: bool) -> list[Found]:
+        """What the model, as it is now, finds for each batch of windows.
+
+        Parameters
+        ----------
+        light_only : bool
+            The coarse interests alone.
+        """
+        was_training = self.reader.training
+        self.reader.eval()
+        read = [self.reader(batch, light_only=light_only) for batch in self.windows]
+        self.reader.train(was_training)
+        return read
+
+    @torch.no_grad()
+    def losses(self, read: list[Found]) -> dict[str, float]:
+        """Means over the windows of what training logs; ``read`` must have interests."""
         logged = [
-            self.step.loss(self.reader(batch, light_only=False), batch, self.negatives, 0)[1] for batch in self.windows
+            self.step.loss(found, batch, self.negatives, 0)[1] for found, batch in zip(read, self.windows, strict=True)
         ]
         return {f"validation_{name}": float(np.mean([row[name].item() for row in logged])) for name in LOGGED if logged}
 
     @torch.no_grad()
-    def recalls(self, habits: Sequence[Habits], *, light_only: bool) -> dict[Habits, float]:
+    def recalls(self, read: list[Found], habits: Sequence[Habits]) -> dict[Habits, float]:
         """Recall@50 of the windows' items among all items with events, as retrieval would find them.
 
         Parameters
         ----------
+        read : list of Found
+            Where it has no interests, lists are by the coarse ones, merged as they are trained.
         habits : sequence of Habits
             Where lists leave out what a user had, :data:`~hymirec_model.habits.NONE` alone is allowed.
-        light_only : bool
-            By the coarse interests, merged as they are trained, instead of the interests.
 
         Returns
         -------
@@ -96,19 +113,16 @@ class Validation:
         """
         if not self.windows:
             return {}
-        was_training = self.reader.training
-        self.reader.eval()
-        first, found = 0, []
-        for batch in self.windows:
+        first, recalls = 0, []
+        for batch, found in zip(self.windows, read, strict=True):
             past = self._pasts.of_users(np.arange(first, first + len(batch.items_BN)))
-            found.append(self._of(batch, past, light_only, habits))
+            recalls.append(self._of(batch, past, found, habits))
             first += len(past)
-        self.reader.train(was_training)
-        return dict(zip(habits, np.concatenate(found, axis=1).mean(1).tolist(), strict=True))
+        return dict(zip(habits, np.concatenate(recalls, axis=1).mean(1).tolist(), strict=True))
 
     @torch.no_grad()
     def shift_recalls(
-        self, log: PopularityShift, sampler: WindowSampler, shifts: Sequence[Shift]
+        self, read: list[Found], log: PopularityShift, sampler: WindowSampler, shifts: Sequence[Shift]
     ) -> dict[Shift, float]:
         """Recall@50 of what is taken within a week from a window's beginning, by shifts as they were then.
 
@@ -116,6 +130,7 @@ class Validation:
 
         Parameters
         ----------
+        read : list of Found
         log : PopularityShift
         sampler : WindowSampler
             Whose held windows these are.
@@ -127,12 +142,11 @@ class Validation:
             By shift, with the model's own habits; empty without windows.
         """
         moments, soon_VW = sampler.held_moments(WEEK)
-        found: dict[Shift, list[npt.NDArray[np.float64]]] = {shift: [] for shift in shifts}
+        recalls: dict[Shift, list[npt.NDArray[np.float64]]] = {shift: [] for shift in shifts}
         known_n, habits = self._known.cpu().numpy(), self.reader.model.habits
-        self.reader.eval()
         first = 0
-        for batch in self.windows:
-            interest_BKd, weight_BK, vectors, width, merge, scale = self._scoring(batch, light_only=False)
+        for batch, found in zip(self.windows, read, strict=True):
+            interest_BKd, weight_BK, vectors, width, merge, scale = self._scoring(found)
             for part in chunks(len(interest_BKd), len(vectors)):
                 rows = first + np.arange(len(interest_BKd))[part]
                 score_Bn = merge_scores(interest_BKd[part], weight_BK[part], vectors, merge, scale)
@@ -149,25 +163,25 @@ class Validation:
                     whole_Bn /= scale if merge == "max" else 1.0
                     for shift in (shift for shift in shifts if shift.days == days):
                         listed, _ = top_columns(score_Bn + shift.strength * whole_Bn, width)
-                        found[shift].append(self._recall(listed, *targets, width))
+                        recalls[shift].append(self._recall(listed, *targets, width))
             first += len(interest_BKd)
-        return {shift: float(np.concatenate(recalls).mean()) for shift, recalls in found.items() if recalls}
+        return {shift: float(np.concatenate(parts).mean()) for shift, parts in recalls.items() if parts}
 
-    def _of(self, batch: Batch, past: Histories, light_only: bool, habits: Sequence[Habits]) -> npt.NDArray[np.float64]:
+    def _of(self, batch: Batch, past: Histories, found: Found, habits: Sequence[Habits]) -> npt.NDArray[np.float64]:
         """Recall of shape (habits, B)."""
-        settings = self._scoring(batch, light_only)
+        settings = self._scoring(found)
         width, merge, scale = settings[3:]
         if self.mask_seen:
             lists = [top_items(*settings, exclude=(past.offsets, past.items))[0]]
         else:
             _, lists = top_items_each(*settings, bonuses=[bonus_of(past, each, merge, scale) for each in habits])
         targets = batch.targets_BW.cpu().numpy(), batch.target_mask_BW.cpu().numpy()
-        return np.stack([self._recall(found, *targets, width) for found in lists])
+        return np.stack([self._recall(listed, *targets, width) for listed in lists])
 
-    def _scoring(self, batch: Batch, light_only: bool) -> tuple[Tensor, Tensor, Tensor, int, Merge, float]:
+    def _scoring(self, found: Found) -> tuple[Tensor, Tensor, Tensor, int, Merge, float]:
         """Interests, weights, vectors of the items with events, length of the lists, merge and scale."""
         vectors = self.reader.items.vectors_Id[self._known]
-        coarse_BMd, interest_BKd, scale_ = self.reader(batch, light_only=light_only)
+        coarse_BMd, interest_BKd, scale_ = found
         merge: Merge = "lse"
         if interest_BKd is None:
             interest_BKd = coarse_BMd
@@ -180,10 +194,9 @@ class Validation:
         return interest_BKd.float(), weight_BK, vectors, min(LIST, len(vectors)), merge, scale
 
     def _recall(
-        self, found_Bn: Tensor, targets_BW: Ints, counts_BW: npt.NDArray[np.bool_], width: int
+        self, listed_Bn: Tensor, targets_BW: Ints, counts_BW: npt.NDArray[np.bool_], width: int
     ) -> npt.NDArray[np.float64]:
         """Share of each window's distinct targets that count in its list, of shape (B,)."""
-        targets = [np.unique(row[counts]) for row, counts in zip(targets_BW, counts_BW, strict=True)]
-        relevant = np.cumsum([0, *map(len, targets)]), np.concatenate(targets)
-        ranked = torch.where(found_Bn >= 0, self._known[found_Bn], -1).cpu().numpy()
+        relevant = np.concatenate([[0], counts_BW.sum(1).cumsum()]), targets_BW[counts_BW]
+        ranked = torch.where(listed_Bn >= 0, self._known[listed_Bn], -1).cpu().numpy()
         return metrics.recall_at(ranked, relevant, width)

@@ -8,6 +8,7 @@ import torch
 
 from hymirec_model.habits import NONE, Habits
 from hymirec_model.histories import DAY_SECONDS, Histories
+from hymirec_model.llm_recommender import LLMRecommender
 from hymirec_model.popularity_shift import NO_SHIFT, Shift
 from tests.hymirec_model import planted
 from tests.hymirec_model.small_training import CONFIG, ITEMS, LOG, Objective, train
@@ -135,6 +136,21 @@ def test_light_phase_leaves_the_llm_alone() -> None:
 def test_without_any_steps_interests_still_differ() -> None:
     figures, curve, _ = train(config=replace(CONFIG, light_steps=0, steps=0))
     assert curve == [] and figures["validation_pairwise_interest_cosine"] < 0.999
+
+
+def test_the_llm_reads_the_held_windows_once_for_all_that_is_measured_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users: list[int] = []
+    forward = LLMRecommender.forward
+
+    def noted(self: LLMRecommender, coarse_BMd: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        users.append(len(coarse_BMd))
+        return forward(self, coarse_BMd, *others)
+
+    monkeypatch.setattr(LLMRecommender, "forward", noted)
+    train(config=replace(CONFIG, light_steps=0, steps=0))
+    assert sum(users) == CONFIG.validation_users
 
 
 @pytest.mark.parametrize("length", [2, 5])
