@@ -37,7 +37,7 @@ class Shift(NamedTuple):
 
 
 NO_SHIFT = Shift()
-SHIFTS = (NO_SHIFT, *(Shift(days, strength) for days in (7.0, 28.0, 91.0) for strength in (0.25, 0.5, 0.75, 1.0)))
+SHIFTS = (NO_SHIFT, *(Shift(days, strength) for days in (7.0, 14.0, 28.0, 91.0) for strength in (0.25, 0.5, 0.75, 1.0)))
 
 
 class PopularityShift:
