@@ -67,7 +67,7 @@ trigger: setup ## Refresh under the scheduler [DS=YYYY-MM-DD] [WAREHOUSE=URI] [P
 ##@ Measuring
 .PHONY: bench-quality bench-codebook bench-codebook-scale bench-drift bench-input-drift bench-index bench-embed
 .PHONY: bench-faults bench-scale bench-backfill bench-matching bench-train
-bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--seeds 1"]
+bench-quality: setup ## HyMiRec beside SASRec and others on a log: DATA=ml-1m [ARGS="--by-time --seeds 1"]
 	@.venv/bin/uv pip install -q --python $(PYTHON_BIN) --target var/rectools --no-deps -r benchmarks/rectools.txt
 	@$(IN_ENV) env OMP_NUM_THREADS=1 $(PYTHON_BIN) -m benchmarks.quality --data "$${DATA:?which log? make bench-quality DATA=ml-1m}" $(ARGS)
 

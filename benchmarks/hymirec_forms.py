@@ -1,7 +1,11 @@
 """HyMiRec, its single-interest and matched forms, and HyMiRec without one of its parts, on a log.
 
-Each has the same seconds of CPU time. All but one start from the same stage 1 (item space and one interest, trained
-together), which is trained once for a seed and counts in the time of each. What differs is stage 2.
+Each has the same seconds of CPU time. Most start from the same stage 1 (item space and one interest, trained together),
+which is trained once for a seed and counts in the time of each. What differs is stage 2.
+
+By time they know when lists are asked for, at the cut: ages count from it, windows of long ago are drawn less often,
+and items have the popularity shift that training chose. Leave last knows no such moment: a user's last events may come
+weeks or years after those before them.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from hymirec_model.item_space import ItemSpace
 from hymirec_model.llm_recommender import empty_backbone, load_backbone
 from hymirec_model.merging import Merge
 from hymirec_model.newcomers import lately_popular, popular_direction
+from hymirec_model.popularity_shift import PopularityShift
 from hymirec_model.retrieval import top_items
 from hymirec_model.training import Items, train_recommender
 from hymirec_model.user_side import UserSide
@@ -39,6 +44,7 @@ LIST, BATCH = 200, 256
 STAGE_1 = 0.82  # of the time; at 90 s the codebook, choices on held windows and a few steps of stage 2 take the rest
 LLM_ALONE = 0.3  # the same where everything stands on the LLM's output, which takes long to train
 LIGHT = 0.4  # of stage 2's time
+HALF_LIFE = 180.0  # days in which a window's chance to be drawn halves, by time
 CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
@@ -62,6 +68,8 @@ class Form:
     """The LLM recommender starts from a pretrained language model; False: from random weights of its form."""
     llm: bool = True
     """False: the light recommender has all of stage 2's time, and the LLM recommender is never trained."""
+    timed: bool = True
+    """False: windows of long ago are drawn as often as others, and there is no popularity shift, by time either."""
 
 
 FORMS = {
@@ -73,6 +81,8 @@ FORMS = {
     "HyMiRec without the LLM": Form(MODEL, llm=False),
 }
 """Forms that share stage 1, so that another seed of each costs little."""
+BY_TIME = {"HyMiRec without regard to time": Form(MODEL, timed=False)}
+"""The same in the protocol by time alone; without a half-life stage 1 is another one."""
 ONCE = {
     "one interest, next item (HLLM's form)": Form(replace(ONE, refine=False), window=1, stage_1=LLM_ALONE),
     "matched interests, max (the paper's form)": Form(
@@ -114,21 +124,23 @@ class Trainer:
 
     def __init__(self, log: Log, window: int, seconds: float, seed: int) -> None:
         self.log, self.window, self.seconds, self.seed, self.spent = log, window, seconds, seed, 0.0
-        self._stages: dict[float, Stage1] = {}
+        self._stages: dict[tuple[float, float], Stage1] = {}
 
     def fit(self, form: Form) -> Callable[[Histories], Ints]:
         """Train a form; returns what ranks 200 items for given histories."""
         log, seed = self.log, self.seed
+        now = log.cut if form.timed else None
+        half_life = 0.0 if now is None else HALF_LIFE
         if form.model is None:
-            first = _stage_1(log, self.window, self.seconds, seed)
+            first = self._shared(1.0, half_life)
             light, self.spent = first.user_side.light, first.seconds
             scale = float(first.user_side.log_scale.detach().exp())
             popular = lately_popular(log.train, log.items)
             light.newcomer.copy_(popular_direction(torch.from_numpy(first.vectors), popular))
-            return _ranker(log, first.vectors, lambda batch: light(*batch), "lse", scale, NONE, None, MODEL.history)
-        if form.stage_1 not in self._stages:
-            self._stages[form.stage_1] = _stage_1(log, self.window, form.stage_1 * self.seconds, seed)
-        first = self._stages[form.stage_1]
+            return _ranker(
+                log, first.vectors, lambda batch: light(*batch), "lse", scale, NONE, None, None, MODEL.history
+            )
+        first = self._shared(form.stage_1, half_life)
         began = time.process_time() - first.seconds
         book = ResidualCodebook(replace(BOOK, seed=seed)).fit(first.vectors)
         generation, codes = book.encode_best(first.vectors)
@@ -139,7 +151,7 @@ class Trainer:
             generation_I=torch.from_numpy(generation.astype(np.uint8)),
             counts_I=_counts(log),
         )
-        training = replace(TRAINING, window=form.window or self.window, seed=seed)
+        training = replace(TRAINING, window=form.window or self.window, half_life_days=half_life, seed=seed)
         left = self.seconds - (time.process_time() - began)
         model, seconds = _stage_2(form, training, table, items, log, first, left)
         self.spent = self.seconds - left + seconds
@@ -149,10 +161,17 @@ class Trainer:
             return found
 
         decoded = table(items.codes_IL, items.generation_I).numpy()
-        scale = float(model.scale.detach())
-        return _ranker(
-            log, first.vectors, interests, form.model.merge, scale, model.habits, decoded, form.model.history
-        )
+        merge, scale, shift = form.model.merge, float(model.scale.detach()), None
+        if now is not None:
+            shift = PopularityShift(log.train, log.items).of_items(now, model.shift, merge, scale)
+        return _ranker(log, first.vectors, interests, merge, scale, model.habits, shift, decoded, form.model.history)
+
+    def _shared(self, share: float, half_life: float) -> Stage1:
+        """Stage 1 in a share of the time, the same one for all that ask for it."""
+        key = share, half_life
+        if key not in self._stages:
+            self._stages[key] = _stage_1(self.log, self.window, share * self.seconds, half_life, self.seed)
+        return self._stages[key]
 
 
 def _counts(log: Log) -> torch.Tensor:
@@ -167,9 +186,9 @@ def _start(log: Log, config: ItemSpaceConfig) -> tuple[ItemSpace, UserSide]:
     return space, side
 
 
-def _stage_1(log: Log, window: int, seconds: float, seed: int) -> Stage1:
+def _stage_1(log: Log, window: int, seconds: float, half_life: float, seed: int) -> Stage1:
     began, rows = time.process_time(), np.arange(log.items)
-    config = replace(SPACE, window=window, seed=seed)
+    config = replace(SPACE, window=window, half_life_days=half_life, seed=seed)
     space, side = _start(log, config)
     train_item_space(
         space, side, log.states_Ih, rows, log.train, config, lambda *_: None, progress=share_spent(began, seconds)
@@ -233,19 +252,22 @@ def _ranker(
     merge: Merge,
     scale: float,
     habits: Habits,
+    shift: Floats | None,
     decoded: Floats | None,
     history: int,
 ) -> Callable[[Histories], Ints]:
     read = torch.from_numpy(vectors if decoded is None else decoded)
     sample = vectors[calibration_sample(log.items)]
+    shift_I = None if shift is None else torch.from_numpy(shift)
 
     def rank(past: Histories) -> Ints:
         found = []
         for start in range(0, len(past), BATCH):
             users = np.arange(start, min(start + BATCH, len(past)))
             ends = past.offsets[users + 1]
-            # Ages count from the newest event: when the next one comes is not known.
-            batch = window_batch(past, users, ends, past.timestamps[ends - 1], history, 0)
+            # Without a cut ages count from the newest event: when the next one comes is not known.
+            now = past.timestamps[ends - 1] if log.cut is None else np.full(len(users), log.cut)
+            batch = window_batch(past, users, ends, now, history, 0)
             with torch.inference_mode():
                 found.append(interests_of((read[batch.items_BN], batch.ages_BN, batch.mask_BN)).numpy())
         interests = np.concatenate(found)
@@ -253,7 +275,9 @@ def _ranker(
         seen = (past.offsets, past.items) if log.mask_seen else None
         users_UKd, weights_UK, items_Id = (torch.from_numpy(array) for array in (interests, weights, vectors))
         bonus = bonus_of(past, habits, merge, scale)
-        found_UN, _ = top_items(users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen, bonus=bonus)
+        found_UN, _ = top_items(
+            users_UKd, weights_UK, items_Id, LIST, merge, scale, exclude=seen, bonus=bonus, shift=shift_I
+        )
         return np.asarray(found_UN)
 
     return rank

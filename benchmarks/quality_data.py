@@ -3,11 +3,13 @@
 Shapes: U users, I items, h text state size.
 
 A user's events are taken in the order of ``seq_rt`` (equal timestamps in a seeded random order) and items are numbered
-at random, so neither tells what comes next. One cut serves both tasks: the last events of a user are held out.
+at random, so neither tells what comes next. Two protocols: *leave last* holds out the last events of each user, in one
+cut for both of its tasks; *by time* holds out a week of everybody, as a nightly refresh does (a global temporal split).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,7 +19,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from benchmarks.item_vectors import embed_texts, texts_of
-from hymirec_model.histories import Histories, Ints
+from hymirec_model.histories import DAY_SECONDS, Histories, Ints
 from jobs.platform.local import state_folder
 
 LogName = Literal["ml-1m", "amazon-beauty-2014", "amazon-toys-2014", "online-retail"]
@@ -27,7 +29,7 @@ Relevant = tuple[Ints, Ints]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The second task's form for a log."""
+    """The form of the task ``window`` for a log."""
 
     events: int
     """W: the last events that are held out."""
@@ -41,6 +43,9 @@ WINDOWS = {
     "amazon-beauty-2014": Window(3, 8),
     "amazon-toys-2014": Window(3, 8),
 }
+WEEK = 7 * DAY_SECONDS
+CUT, VALIDATION_CUT = 0.9, 0.8  # quantiles of all timestamps: on the day of one the week begins
+LATE = 0.9  # the same of what training sees: newcomers' next events lie after it
 MOST_USERS = 3_000  # that are ranked for, a seeded sample where there are more
 REPEATS = ("online-retail",)  # people buy the same thing again, so what they had is not masked
 
@@ -53,8 +58,6 @@ class Task:
     """Events before the held-out ones, of U users."""
     relevant: Relevant
     """Distinct held-out items: user u's are ``items[offsets[u]:offsets[u + 1]]``."""
-    times: Ints
-    """When the last of them was taken, seconds since 1970, of shape (U,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,19 @@ class Log:
     name: LogName
     train: Histories
     """What every contender may learn from."""
-    next_item: Task
-    """The last event of each user (or of MOST_USERS); the events before it are known."""
-    window: Task
-    """The last W events of users with enough of them, as a set."""
+    tasks: dict[str, Task]
+    """Leave last: ``window``, the last W events of users with enough of them, as a set, then ``next``, the last event
+    of each user. By time: ``week`` alone, what users with a past take in the 7 days from the cut on, where
+    ``mask_seen`` without what they had. MOST_USERS a task at most."""
+    newcomers: Relevant
+    """What the list of someone without a history is measured on. Leave last: next items after nine tenths of what
+    training sees, since newcomers do not come years before a log ends. By time: what those take whose first event is in
+    the week."""
     states_Ih: npt.NDArray[np.float32]
     """Text state of every item."""
     mask_seen: bool
+    cut: int | None = None
+    """By time: when the week begins, in seconds since 1970; training sees what came before. None: leave last."""
 
     @property
     def items(self) -> int:
@@ -78,15 +87,12 @@ class Log:
         return len(self.states_Ih)
 
     @property
-    def late(self) -> npt.NDArray[np.bool_]:
-        """Which users of ``next_item`` took theirs after nine tenths of what training sees.
-
-        What newcomers are offered is measured on these: they come now, not years before the log ends.
-        """
-        return self.next_item.times >= np.quantile(self.train.timestamps, 0.9)
+    def now(self) -> int:
+        """When lists are asked for: at the cut, or right after what training sees."""
+        return int(self.train.timestamps.max()) + 1 if self.cut is None else self.cut
 
 
-def load(name: LogName, shared: Path, *, validation: bool, seed: int = 0) -> Log:
+def load(name: LogName, shared: Path, *, validation: bool, by_time: bool = False, seed: int = 0) -> Log:
     """Read a log and hold out its end; ``validation`` holds out what comes before that end, for tuning.
 
     Parameters
@@ -95,23 +101,29 @@ def load(name: LogName, shared: Path, *, validation: bool, seed: int = 0) -> Log
     shared : Path
         Folder with NAME/interactions.parquet and NAME/items.parquet.
     validation : bool
-        The test events are dropped first, so no choice that is made on what is left has seen them.
+        The test events are dropped first, so no choice that is made on what is left has seen them; by time, the week is
+        an earlier one.
+    by_time : bool, default=False
+        Hold out a week of everybody; else the last events of each user.
     seed : int, default=0
         Of the numbers of the items.
     """
     histories, texts = _read(shared / name, seed)
+    states_Ih, mask_seen = _states(name, texts), name not in REPEATS
+    if by_time:
+        cut = _midnight(histories, VALIDATION_CUT if validation else CUT)
+        train, week, newcomers = _week(histories, cut, mask_seen)
+        return Log(name, train, {"week": week}, newcomers, states_Ih, mask_seen, cut)
     window = WINDOWS[name]
     if validation:
         histories = _train(histories, window)
-    lengths = np.diff(histories.offsets)
-    return Log(
-        name=name,
-        train=_train(histories, window),
-        next_item=_task(histories, np.flatnonzero(lengths >= 2), 1),
-        window=_task(histories, np.flatnonzero(lengths >= window.least), window.events),
-        states_Ih=_states(name, texts),
-        mask_seen=name not in REPEATS,
-    )
+    train, lengths = _train(histories, window), np.diff(histories.offsets)
+    tasks = {
+        "window": _last(histories, lengths >= window.least, window.events),
+        "next": _last(histories, lengths >= 2, 1),
+    }
+    late = histories.of_users(_sample(lengths >= 2)).newest(1).since(math.ceil(np.quantile(train.timestamps, LATE)))
+    return Log(name, train, tasks, _distinct(late.of_users(np.flatnonzero(_some(late)))), states_Ih, mask_seen)
 
 
 def _read(folder: Path, seed: int) -> tuple[Histories, list[str]]:
@@ -144,27 +156,46 @@ def _one_by_one(stamps: Ints, offsets: Ints) -> Ints:
 
 def _train(histories: Histories, window: Window) -> Histories:
     lengths = np.diff(histories.offsets)
-    return _without_last(histories, np.where(lengths >= window.least, window.events, np.minimum(lengths, 1)))
+    dropped = np.where(lengths >= window.least, window.events, np.minimum(lengths, 1))
+    return histories.up_to(histories.offsets[1:] - dropped)
 
 
-def _without_last(histories: Histories, dropped: Ints) -> Histories:
-    lengths = np.diff(histories.offsets)
-    place = np.arange(len(histories.items)) - np.repeat(histories.offsets[:-1], lengths)
-    kept = place < np.repeat(lengths - dropped, lengths)
-    offsets = np.concatenate([[0], np.cumsum(lengths - dropped)]).astype(np.int64)
-    return Histories(histories.user_ids, offsets, histories.items[kept], histories.timestamps[kept])
+def _last(histories: Histories, fits: npt.NDArray[np.bool_], events: int) -> Task:
+    """The last events of users who fit."""
+    chosen = histories.of_users(_sample(fits))
+    return Task(chosen.up_to(chosen.offsets[1:] - events), _distinct(chosen.newest(events)))
 
 
-def _task(histories: Histories, users: Ints, events: int) -> Task:
-    users = np.sort(np.random.default_rng(0).permutation(users)[:MOST_USERS])
-    chosen = histories.of_users(users)
-    past = _without_last(chosen, np.full(len(users), events))
-    held = chosen.newest(events)
-    span = int(held.items.max()) + 1
+def _midnight(histories: Histories, quantile: float) -> int:
+    return int(np.quantile(histories.timestamps, quantile)) // DAY_SECONDS * DAY_SECONDS
+
+
+def _week(histories: Histories, cut: int, mask_seen: bool) -> tuple[Histories, Task, Relevant]:
+    """What came before the cut, the task of the week from then on, and what newcomers take in it."""
+    past, taken = histories.before(cut), histories.since(cut).before(cut + WEEK)
+    newcomers = taken.of_users(np.flatnonzero(_some(taken) & ~_some(past)))
+    if mask_seen:
+        span = int(histories.items.max()) + 1
+        taken = taken.keep(~np.isin(taken.users * span + taken.items, past.users * span + past.items))
+    users = _sample(_some(taken) & _some(past))
+    return past, Task(past.of_users(users), _distinct(taken.of_users(users))), _distinct(newcomers)
+
+
+def _some(histories: Histories) -> npt.NDArray[np.bool_]:
+    """Which users have events."""
+    return np.diff(histories.offsets) > 0
+
+
+def _sample(fits: npt.NDArray[np.bool_]) -> Ints:
+    """Numbers of the users who fit, MOST_USERS at most."""
+    return np.sort(np.random.default_rng(0).permutation(np.flatnonzero(fits))[:MOST_USERS])
+
+
+def _distinct(held: Histories) -> Relevant:
+    span = int(held.items.max(initial=0)) + 1
     pairs = np.unique(held.users * span + held.items)
-    counts = np.bincount(pairs // span, minlength=len(users))
-    relevant = (np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span)
-    return Task(past, relevant, held.timestamps[held.offsets[1:] - 1])
+    counts = np.bincount(pairs // span, minlength=len(held))
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs % span
 
 
 def _states(name: LogName, texts: list[str]) -> npt.NDArray[np.float32]:

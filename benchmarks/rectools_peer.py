@@ -9,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.quality_data import Log, Task
+from benchmarks.quality_data import Log
 from hymirec_model.histories import Histories, Ints
 from jobs.platform.local import state_folder
 
@@ -22,7 +23,7 @@ SCRIPT = Path(__file__).with_name("rectools_sasrec.py")
 def fit(
     log: Log, factors: int, positions: int, dropout: float, seconds: float, seed: int
 ) -> Callable[[Histories], Ints]:
-    """Train it, let it rank both tasks, and return what looks its lists up (someone without a history has none).
+    """Train it, let it rank the log's tasks, and return what looks its lists up (someone without a history has none).
 
     Raises
     ------
@@ -32,14 +33,13 @@ def fit(
     packages = state_folder() / "rectools"
     if not (packages / "rectools").is_dir():
         raise SystemExit(f"error: no {packages}; allowed: the packages that make bench-quality puts there")
-    tasks: dict[str, Task] = {"window": log.window, "next": log.next_item}
     given = {"users": log.train.users, "items": log.train.items, "times": log.train.timestamps}
-    for name, task in tasks.items():
+    for name, task in log.tasks.items():
         past = task.past
         given |= {f"{name}_users": past.users, f"{name}_items": past.items, f"{name}_times": past.timestamps}
         given |= {f"{name}_count": np.asarray(len(past))}
-    settings = {"seconds": seconds, "seed": seed, "factors": factors, "positions": positions, "dropout": dropout}
-    settings |= {"mask_seen": int(log.mask_seen)}
+    settings: dict[str, Any] = {"seconds": seconds, "seed": seed, "mask_seen": log.mask_seen, "tasks": list(log.tasks)}
+    settings |= {"factors": factors, "positions": positions, "dropout": dropout}
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.npz"), Path(folder, "out.npz")
         np.savez(source, **given)  # type: ignore[arg-type]
@@ -50,12 +50,12 @@ def fit(
         if done.returncode:
             raise SystemExit(f"error: {SCRIPT.name} ended with {done.returncode}\n{done.stderr[-2000:]}")
         with np.load(target) as found:
-            lists = {name: found[name] for name in tasks}
+            lists = {name: found[name] for name in log.tasks}
 
     def rank(past: Histories) -> Ints:
-        for name, task in tasks.items():
+        for name, task in log.tasks.items():
             if past is task.past:
                 return np.asarray(lists[name])
-        return np.full((len(past), lists["next"].shape[1]), -1)
+        return np.full((len(past), next(iter(lists.values())).shape[1]), -1)
 
     return rank

@@ -2,9 +2,9 @@
 
 Run as a script by :mod:`benchmarks.quality` with RecTools' packages on the path, so nothing of ours is imported here:
 ``python rectools_sasrec.py IN.npz OUT.npz SETTINGS`` where SETTINGS is JSON with ``seconds`` of CPU time, ``seed``,
-``positions``, ``dropout``, ``factors`` and ``mask_seen``. IN has the columns ``users``, ``items`` and ``times`` of what
-training may see, and for each task ``TASK_users``, ``TASK_items``, ``TASK_times`` of what is known when it ranks, and
-``TASK_count``. OUT has ``TASK``: 200 item numbers a user, -1 where there is none.
+``positions``, ``dropout``, ``factors``, ``mask_seen`` and the names of the ``tasks``. IN has the columns ``users``,
+``items`` and ``times`` of what training may see, and for each task ``TASK_users``, ``TASK_items``, ``TASK_times`` of
+what is known when it ranks, and ``TASK_count``. OUT has ``TASK``: 200 item numbers a user, -1 where there is none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import sys
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,6 @@ from rectools.models import SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 
 LIST = 200
-TASKS = ("window", "next")
 
 
 class StopAfter(Callback):  # type: ignore[misc]
@@ -51,12 +51,12 @@ def dataset(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> Dataset:
     return Dataset.construct(table)
 
 
-def main(source: str, target: str, settings: dict[str, float]) -> None:
+def main(source: str, target: str, settings: dict[str, Any]) -> None:
     """Train and rank."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     given = np.load(source)
-    seed_everything(int(settings["seed"]), verbose=False)
+    seed_everything(settings["seed"], verbose=False)
     began = time.process_time()
 
     def trainer() -> Trainer:
@@ -71,22 +71,22 @@ def main(source: str, target: str, settings: dict[str, float]) -> None:
         )
 
     model = SASRecModel(
-        n_factors=int(settings["factors"]),
+        n_factors=settings["factors"],
         n_heads=2,
         dropout_rate=settings["dropout"],
-        session_max_len=int(settings["positions"]),
+        session_max_len=settings["positions"],
         loss="softmax",  # over all items: the strongest of its losses on catalogues of this size
         item_net_block_types=(IdEmbeddingsItemNet,),
         get_trainer_func=trainer,
     )
     model.fit(dataset(given["users"], given["items"], given["times"]))
     lists = {}
-    for task in TASKS:
+    for task in settings["tasks"]:
         users, items, times = (given[f"{task}_{name}"] for name in ("users", "items", "times"))
         known = np.isin(items, given["items"])  # it cannot read items that it was not trained on
         users, items, times = users[known], items[known], times[known]
         found = model.recommend(
-            np.unique(users), dataset(users, items, times), LIST, filter_viewed=bool(settings["mask_seen"])
+            np.unique(users), dataset(users, items, times), LIST, filter_viewed=settings["mask_seen"]
         )
         rows = np.full((int(given[f"{task}_count"]), LIST), -1, np.int64)
         rows[found[Columns.User], found[Columns.Rank] - 1] = found[Columns.Item]

@@ -95,23 +95,23 @@ class Histories:
 
     def before(self, timestamp: int) -> Histories:
         """Return the histories with only the events before ``timestamp`` (users without any stay, empty)."""
-        return self._keep(self.timestamps < timestamp)
+        return self.keep(self.timestamps < timestamp)
 
     def since(self, timestamp: int) -> Histories:
         """Return the histories with only the events at or after ``timestamp`` (users without any stay, empty)."""
-        return self._keep(self.timestamps >= timestamp)
+        return self.keep(self.timestamps >= timestamp)
 
     def only_items(self, kept_items: npt.NDArray[np.bool_]) -> Histories:
         """Return the histories with only the events whose item is marked in ``kept_items`` of shape (items,)."""
-        return self._keep(kept_items[self.items])
+        return self.keep(kept_items[self.items])
 
     def newest(self, count: int) -> Histories:
         """Return the histories with each user's newest ``count`` events."""
-        return self._keep(np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - count, np.diff(self.offsets)))
+        return self.keep(np.arange(len(self.items)) >= np.repeat(self.offsets[1:] - count, np.diff(self.offsets)))
 
     def up_to(self, ends: Ints) -> Histories:
         """Return the histories with only user u's events at places before ``ends[u]`` of ``items``."""
-        return self._keep(np.arange(len(self.items)) < np.repeat(ends, np.diff(self.offsets)))
+        return self.keep(np.arange(len(self.items)) < np.repeat(ends, np.diff(self.offsets)))
 
     def of_users(self, chosen: Ints) -> Histories:
         """Return the histories of the users numbered ``chosen``, in that order."""
@@ -120,7 +120,8 @@ class Histories:
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
         return Histories(self.user_ids[chosen], offsets, self.items[rows], self.timestamps[rows])
 
-    def _keep(self, kept: npt.NDArray[np.bool_]) -> Histories:
+    def keep(self, kept: npt.NDArray[np.bool_]) -> Histories:
+        """Return the histories with only the events that are marked in ``kept`` of shape (events,)."""
         running = np.concatenate([[0], np.cumsum(kept)])
         return Histories(self.user_ids, running[self.offsets], self.items[kept], self.timestamps[kept])
 
