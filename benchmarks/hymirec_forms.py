@@ -44,7 +44,7 @@ LIST, BATCH = 200, 256
 STAGE_1 = 0.82  # of the time; at 90 s the codebook, choices on held windows and a few steps of stage 2 take the rest
 LLM_ALONE = 0.3  # the same where everything stands on the LLM's output, which takes long to train
 LIGHT = 0.4  # of stage 2's time
-HALF_LIFE = 180.0  # days in which a window's chance to be drawn halves, by time
+HALF_LIFE = 60.0  # days in which a window's chance to be drawn halves, by time
 CPU = torch.device("cpu")
 SPACE = ItemSpaceConfig(dim=128, batch_users=64, learning_rate=1e-3, recent=1.0)
 BOOK = CodebookConfig(layers=8, fit_sample=20_000, iterations=8, refit_rounds=1)
