@@ -99,6 +99,16 @@ class LLMRecommender(nn.Module):
         history_BNd, ages_BN, mask_BN
             As in :class:`hymirec_model.light_recommender.LightRecommender`; the last R columns are read.
         """
+        if self.mixing is None:
+            return F.normalize(self._write(coarse_BMd, history_BNd, ages_BN, mask_BN), dim=-1)
+        interest_BKd = (self.mixing @ coarse_BMd).float()
+        # A correction of nothing, as at the start and where training undid it, is only computed for its gradient.
+        if torch.is_grad_enabled() or self.write.weight.any() or self.write.bias.any():
+            interest_BKd = CORRECTION * self._write(coarse_BMd, history_BNd, ages_BN, mask_BN) + interest_BKd
+        return F.normalize(interest_BKd, dim=-1)
+
+    def _write(self, coarse_BMd: Tensor, history_BNd: Tensor, ages_BN: Tensor, mask_BN: Tensor) -> Tensor:
+        """What the LLM answers to each of K queries, of shape (B, K, d)."""
         batch, coarse, _ = coarse_BMd.shape
         count = len(self.queries)
         recent_BRd, ages_BR, mask_BR = (x[:, -self.recent :] for x in (history_BNd, ages_BN, mask_BN))
@@ -116,10 +126,8 @@ class LLMRecommender(nn.Module):
         output_BTh = self.backbone(
             inputs_embeds=tokens_BTh, attention_mask=mask_BT.long(), position_ids=position_BT, use_cache=False
         ).last_hidden_state
-        interest_BKd = self.write(output_BTh[:, -count:]).float()
-        if self.mixing is not None:
-            interest_BKd = CORRECTION * interest_BKd + self.mixing @ coarse_BMd
-        return F.normalize(interest_BKd, dim=-1)
+        written: Tensor = self.write(output_BTh[:, -count:])
+        return written.float()
 
 
 def _spread(interests: int, coarse: int) -> Tensor:

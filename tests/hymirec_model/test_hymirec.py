@@ -113,6 +113,19 @@ def test_refinement_starts_as_a_mixture_of_coarse_interests() -> None:
     torch.testing.assert_close(interests, expected)
 
 
+def test_a_correction_of_nothing_costs_no_pass_of_the_llm_and_changes_no_bit() -> None:
+    built, given = model(), inputs([5, 8])
+    passes: list[int] = []
+    built.llm.backbone.register_forward_hook(lambda *_: passes.append(1))
+    _, whole = built(*given)
+    with torch.no_grad():
+        _, skipped = built(*given)
+        assert len(passes) == 1 and torch.equal(skipped, whole)
+        built.llm.write.bias[0] = 0.1
+        _, corrected = built(*given)
+    assert len(passes) == 2 and not torch.allclose(corrected, whole)
+
+
 def test_more_interests_than_coarse_ones() -> None:
     _, interests = model(interests=M + 2)(*inputs([5]))
     torch.testing.assert_close(interests.norm(dim=-1), torch.ones(1, M + 2))
