@@ -46,6 +46,8 @@ class SequenceModel(nn.Module):
         self.items = nn.Embedding(log.items + 1, dim, padding_idx=log.items)
         with torch.no_grad():
             self.items.weight[: log.items] = torch.from_numpy(START_STD * start / start.std())
+        self.unknown = torch.from_numpy(np.bincount(log.train.items, minlength=log.items) == 0)
+        """Items that training never sees: their vectors are 0, which is a score among others."""
         self.places = nn.Embedding(positions, dim)
         nn.init.normal_(self.places.weight, std=0.02)
         self.drop = nn.Dropout(dropout)
@@ -102,6 +104,7 @@ class SequenceModel(nn.Module):
             part = past.of_users(np.arange(first, min(first + 512, len(past))))
             everyone = np.arange(len(part))
             score_BI = self.scores(self._padded(part, everyone, part.offsets[1:], self.positions))
+            score_BI[:, self.unknown] = -torch.inf
             if mask_seen:
                 score_BI[torch.from_numpy(part.users), torch.from_numpy(part.items)] = -torch.inf
             ranked.append(top_columns(score_BI, LIST)[0].numpy())

@@ -1,12 +1,12 @@
 """Settings of the model library: one frozen dataclass a part, checked when made.
 
-A profile (infra/profiles/*.yaml) holds one block for each of these classes. The text under a field
-is its documentation.
+A profile (infra/profiles/*.yaml) holds one block for each of these classes. The text under a field documents it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from hymirec_model.errors import require
@@ -15,13 +15,13 @@ from hymirec_model.errors import require
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value: Any = getattr(owner, name)
-        require(value > 0, f"{type(owner).__name__}.{name} is {value}; allowed: greater than 0")
+        require(0 < value < inf, f"{type(owner).__name__}.{name} is {value}; allowed: greater than 0")
 
 
 def _not_negative(owner: object, *names: str) -> None:
     for name in names:
         value: Any = getattr(owner, name)
-        require(value >= 0, f"{type(owner).__name__}.{name} is {value}; allowed: 0 or more")
+        require(0 <= value < inf, f"{type(owner).__name__}.{name} is {value}; allowed: 0 or more")
 
 
 def _share(owner: object, *names: str) -> None:

@@ -171,7 +171,7 @@ def tune_encoder(
 
     train_item_space(space, user_side, states, state_of_item, histories, head_config, report_head, device)
     with tuned_backbone(encoder, lora_rank=config.lora_rank, checkpointing=config.gradient_checkpointing):
-        _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, report)
+        _tune_end_to_end(encoder, space, user_side, texts, pool, histories, config, head_config.half_life_days, report)
 
 
 def _tune_end_to_end(
@@ -182,6 +182,7 @@ def _tune_end_to_end(
     pool: Ints,
     histories: Histories,
     config: EncoderTrainingConfig,
+    half_life_days: float,
     report: Report,
 ) -> None:
     sampler = WindowSampler(
@@ -190,6 +191,7 @@ def _tune_end_to_end(
         history=config.history,
         window=config.window,
         seed=config.seed + 1,
+        half_life_days=half_life_days,
     )
     counts = np.bincount(histories.items, minlength=len(texts))
     negatives_of, device = NegativeSampler(counts, config.seed + 1), encoder.item_token.device

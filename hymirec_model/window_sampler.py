@@ -82,23 +82,28 @@ class WindowSampler:
                 f"histories: seen {len(histories)} users, none with events at two different moments before the cut; "
                 "training needs at least one. Import more days, or choose a later ds"
             )
-        self._weights, self._chances = np.ones(len(self._cuts)), None
+        self._weights, self._bounds = np.ones(len(self._cuts)), None
         if half_life_days:
             stamps = histories.timestamps[self._cuts]
             self._weights = np.exp2((stamps - stamps.max()) / (half_life_days * DAY_SECONDS))
-            newest = self._weights[self._ends[self._users] - 1]
-            self._chances = newest / newest.sum()
+            bounds = np.cumsum(self._weights[self._ends[self._users] - 1])
+            self._bounds = bounds / bounds[-1]
         self._mass = np.append(0, np.cumsum(self._weights))
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
-            users = self.random.choice(self._users, self.batch_users, p=self._chances)
+            users = self._draw_users()
             picks = self._pick(self._starts[users], self._ends[users])
             yield self._batch(users[self._part], self._cuts[picks[self._part]])
 
+    def _draw_users(self) -> Ints:
+        if self._bounds is None:
+            return self.random.choice(self._users, self.batch_users)
+        return self._users[np.searchsorted(self._bounds, self.random.random(self.batch_users), side="right")]
+
     def _pick(self, starts: Ints, ends: Ints) -> Ints:
         """One of the moments ``starts`` to ``ends - 1`` for each user, as often as it counts."""
-        if self._chances is None:
+        if self._bounds is None:
             return np.asarray(self.random.integers(starts, ends))
         begin, end = self._mass[starts], self._mass[ends]
         places = np.searchsorted(self._mass, begin + self.random.random(len(starts)) * (end - begin), side="right")
@@ -110,7 +115,7 @@ class WindowSampler:
         owners = log.users[self._cuts]
         drawn = np.where(np.arange(len(owners)) >= self._starts[owners], self._weights, 0)
         of_user = np.zeros(len(log))
-        of_user[self._users] = 1 / len(self._users) if self._chances is None else self._chances
+        of_user[self._users] = 1 / len(self._users) if self._bounds is None else np.diff(self._bounds, prepend=0)
         total = np.bincount(owners, drawn, len(log))[owners]
         chance = of_user[owners] * np.divide(drawn, total, out=np.zeros_like(drawn), where=total > 0)
         stops = np.minimum(self._cuts + self.window, log.offsets[owners + 1])

@@ -176,7 +176,7 @@ def evaluate(
 
 
 def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationConfig) -> Task:
-    """Choose the users and what is relevant for each.
+    """Choose the users and what is relevant for each; with ``mask_seen`` only what a user had not had before.
 
     Raises
     ------
@@ -185,17 +185,21 @@ def set_task(histories: Histories, cut: datetime.datetime, config: EvaluationCon
     """
     moment = int(cut.timestamp())
     before, since = histories.before(moment), histories.since(moment)
-    fits = (np.diff(before.offsets) > 0) & (np.diff(since.offsets) > 0)
-    users = np.flatnonzero(fits)
+    active = np.flatnonzero((np.diff(before.offsets) > 0) & (np.diff(since.offsets) > 0))
+    past, taken = before.of_users(active), since.of_users(active)
+    span = int(histories.items.max(initial=0)) + 1
+    if config.mask_seen:  # nobody is offered what they had, so nobody is asked for it
+        taken = taken.keep(~np.isin(taken.users * span + taken.items, past.users * span + past.items))
+    users = np.flatnonzero(np.diff(taken.offsets) > 0)
     if not len(users):
+        new = ", the latter of items that they had not had," if config.mask_seen else ""
         raise JobError(
             f"evaluation: seen {len(histories):,} users, none with events both before {cut:%Y-%m-%d} and in "
-            f"the {config.holdout_days} days from then on; allowed: 1 or more; import more days, choose "
+            f"the {config.holdout_days} days from then on{new}; allowed: 1 or more; import more days, choose "
             "another ds, or change evaluation.holdout_days in the profile"
         )
     users = np.sort(np.random.default_rng(config.seed).permutation(users)[: config.max_users])
-    past, taken = before.of_users(users), since.of_users(users)
-    span = int(max(past.items.max(), taken.items.max())) + 1
+    past, taken = past.of_users(users), taken.of_users(users)
     pairs = np.unique(taken.users * span + taken.items)
     fresh = pairs[~np.isin(pairs, past.users * span + past.items)]
     return Task(before, past, _ragged(pairs, span, len(users)), _ragged(fresh, span, len(users)), moment)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hymirec_model.histories import Ints
-from hymirec_model.metrics import Relevant
+from hymirec_model.metrics import Ints, Relevant
 
 DEPTH = 50  # places of a list that count
 GROUPS = 10

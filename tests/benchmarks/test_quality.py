@@ -176,6 +176,8 @@ def test_peers_learn(kind: type[SequenceModel], log: Log) -> None:
         rank(popular, log.tasks["next"].past, 200, mask_seen=True), log.tasks["next"].relevant, 3
     ).mean()
     assert mine > theirs + 0.3
+    model.unknown[3] = True
+    assert 3 in found and 3 not in model.rank(log.tasks["next"].past, mask_seen=True), "what training never saw"
 
 
 def test_the_peer_from_outside_learns_in_its_own_environment(
@@ -250,7 +252,7 @@ def test_time_reaches_the_lists_in_its_protocol_alone(days: Path, tiny: None, mo
         return float(np.mean([names(row).index(39) for row in found]))
 
     with_it = place_of_popular(hymirec_forms.FORMS["HyMiRec"], by_time=True)
-    assert set(half_lives) == {180.0} and (ages[0] > 0).all()
+    assert set(half_lives) == {hymirec_forms.HALF_LIFE} and (ages[0] > 0).all()
     without = place_of_popular(hymirec_forms.BY_TIME["HyMiRec without regard to time"], by_time=True)
     assert set(half_lives) == {0.0} and (ages[0] > 0).all()
     assert with_it < without - 2

@@ -57,6 +57,21 @@ def test_task_splits_at_the_cut_and_counts_distinct_items() -> None:
     assert len(set_task(histories, CUT, EvaluationConfig(max_users=1)).past) == 1
 
 
+def test_with_seen_items_masked_nobody_is_asked_for_what_they_had() -> None:
+    cut = int(CUT.timestamp())
+    histories = Histories(
+        user_ids=np.array(["new and old", "only old", "new"], object),
+        offsets=np.array([0, 4, 6, 8]),
+        items=np.array([1, 2, 2, 3, 5, 5, 4, 6]),
+        timestamps=cut + np.array([-9, -1, 0, 5, -1, 0, -1, 0]),
+    )
+    task = set_task(histories, CUT, EvaluationConfig(mask_seen=True))
+    assert task.past.user_ids.tolist() == ["new and old", "new"]
+    assert [part.tolist() for part in task.relevant] == [part.tolist() for part in task.new] == [[0, 1, 2], [3, 6]]
+    with pytest.raises(JobError, match=r"2020-03-14.* of items that they had not had,; allowed: 1 or more"):
+        set_task(histories.of_users(np.array([1])), CUT, EvaluationConfig(mask_seen=True))
+
+
 def test_evaluation_holds_what_readers_expect(wh: Warehouse) -> None:
     evaluation = run(wh)
     part = wh.partition("evaluation", DAY)

@@ -91,6 +91,7 @@ def test_a_misspelt_key_in_any_section(profile, section: str) -> None:
         ("codebook: {layers: 0}", "codebook: CodebookConfig.layers is 0; allowed: greater than 0"),
         ("codebook: {fit_sample: 100}", "CodebookConfig.fit_sample is 100; allowed: 256, the size, or more"),
         ("encoder: {backbone_layers: -1}", "EncoderConfig.backbone_layers is -1; allowed: 0 or more"),
+        ("item_space: {half_life_days: .inf}", "ItemSpaceConfig.half_life_days is inf; allowed: 0 or more"),
         ("recommender: {backbone_layers: -1}", "RecommenderConfig.backbone_layers is -1; allowed: 0 or more"),
         ("recommender: {history: 1001}", "recommender.history is 1001; allowed: up to 1000, half of"),
         (
