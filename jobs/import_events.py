@@ -7,8 +7,8 @@
 Sources are the modules of jobs.platform.sources. Spark reads and writes all rows; this process sees only examples.
 
 Each day in the files replaces that day in the warehouse, other days stay; a day that would lose more than half of its
-rows stops the import. The items replace the catalogue, and without them the catalogue stays. All of it takes effect at
-once, when it is complete: see jobs.platform.staging. Rows that cannot be read are set aside, see
+rows stops the import. The items replace the table items; one that they lack stays in the catalogue. All of it takes
+effect at once, when it is complete: see jobs.platform.staging. Rows that cannot be read are set aside, see
 jobs.platform.set_aside; the others are taken as they are, and check_inputs judges them.
 """
 
@@ -81,7 +81,7 @@ def main(
     items: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Items, likewise; left out, the warehouse keeps its catalogue.", show_default=False
+            metavar="PATH", help="Items, likewise; left out, the warehouse keeps those it has.", show_default=False
         ),
     ] = None,
     data: Annotated[
@@ -115,7 +115,8 @@ def main(
     parquet, csv and jsonl are files of your own. Events need the columns user_id, item_id, timestamp (seconds since
     1970 in UTC, or a time) and may have event, weight, seq. Items need item_id and title, and may have description,
     category, image_vector, updated_at. Days in the files replace those days in the warehouse; the items replace the
-    catalogue. Rows that cannot be read are set aside and told at the end.
+    table items, and one that they lack stays in the catalogue. Rows that cannot be read are set aside and told at the
+    end.
     """
     given = Given(
         data=data,

@@ -106,8 +106,13 @@ def _named() -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> TrackingError:
-    hint = "start it with `make up`, or unset MLFLOW_TRACKING_URI"
-    return TrackingError(f"MLflow at {tracking_uri()}: {' '.join(str(error).split())[:200]}; {hint}")
+    uri = tracking_uri()
+    allowed = "a database that can be read and written; look at the disk and at rights"
+    if uri.startswith("http"):
+        allowed = "a server that answers; bring it back (on this machine: `make up`)"
+    return TrackingError(
+        f"MLflow at {uri}: seen {' '.join(str(error).split())[:200]}; allowed: {allowed}, and run this again"
+    )
 
 
 def preload() -> None:

@@ -91,7 +91,7 @@ def imports_and_sets_aside(workplace: Workplace, printed: str) -> None:
     workplace.names[SET_ASIDE] = folder
 
 
-IMPORT, MINE = "python -m jobs.import_events --source", "$HYMIREC_STATE/warehouse"
+IMPORT, MINE = ".venv/bin/python -m jobs.import_events --source", "$HYMIREC_STATE/warehouse"
 HERE: dict[str, Callable[[Workplace, str], None]] = {
     "make inspect USER=2375": explains,
     "make compare": compares,
@@ -113,7 +113,6 @@ ELSEWHERE = {
     "make setup": ("Makefile", "\ntest: setup"),
     "make test": (".ci/run", "\nmake test"),
     "make lint": ("tests/test_house.py", '"mypy"'),
-    f".venv/bin/{IMPORT} parquet": ("tests/integration/conftest.py", '"jobs.import_events", "--source", "parquet"'),
     "make docs": ("tests/infra/test_makefile.py", '"docs"'),
     "make demo": ("tests/integration/conftest.py", 'make("demo"'),
     "make run DS=": ("tests/integration/test_rollback_day.py", 'make("run"'),
