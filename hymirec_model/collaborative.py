@@ -32,7 +32,7 @@ MOST_PAIRS = 100_000_000
 
 
 def collaborative_vectors(histories: Histories, items: int, config: ItemSpaceConfig) -> Floats:
-    """Unit vectors (items, d); zero for items without events.
+    """Unit vectors (items, d); zero for items without events, of a long log in the sample that is counted.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def collaborative_vectors(histories: Histories, items: int, config: ItemSpaceCon
     """
     require(len(histories) > 0, "histories: seen 0 users; allowed: 1 or more")
     vectors = np.zeros((items, config.dim), np.float32)
-    known = np.flatnonzero(np.bincount(histories.items, minlength=items))
+    sample = _sample(histories, MOST_PAIRS // config.near, config.seed)
+    known = np.flatnonzero(np.bincount(sample.items, minlength=items))
     rank = min(config.dim - 1, len(known) - 1)
     if rank > 0:
-        sample = _sample(histories, MOST_PAIRS // config.near, config.seed)
         counts = co_occurrence(sample, items, config.near, config.near_decay)[known][:, known]
         if counts.nnz:  # else nobody has two events
             vectors[known, :rank] = _leading_axes(counts, rank, config)

@@ -127,9 +127,11 @@ class ItemSpace(nn.Module):
         """
         histories = without_held_windows(histories, self.config.window, self.config.validation_users)
         counts = np.bincount(histories.items, minlength=self.items)
-        known = np.flatnonzero(counts)
+        vectors = collaborative_vectors(histories, self.items, self.config)
+        # Of others nothing is known: were their zeros a target, all texts would be drawn towards them.
+        known = np.flatnonzero(vectors.any(1))
+        target = torch.from_numpy(vectors)
         self.centre.copy_(torch.from_numpy(states[state_of_item[known]].mean(0)))
-        target = torch.from_numpy(collaborative_vectors(histories, self.items, self.config))
         inputs = F.normalize(torch.from_numpy(states) - self.centre, dim=-1)
         _fit(self.head, inputs[state_of_item[known]], target[known])
         if images is not None:

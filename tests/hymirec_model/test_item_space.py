@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from hymirec_model import collaborative
 from hymirec_model.config import ItemSpaceConfig
 from hymirec_model.encoder_training import train_item_space
 from hymirec_model.histories import newest_batch
@@ -172,3 +173,20 @@ def test_spaces_with_images_are_saved_and_loaded_to_the_bit(tmp_path: Path) -> N
     assert loaded.image == IMAGES.shape[1]
     given = {"states": NO_TASTE, "state_of_item": STATE_OF_ITEM, "images": IMAGES}
     assert np.array_equal(loaded.vectors(**given), built.vectors(**given))
+
+
+def test_of_a_long_log_items_outside_of_the_counted_sample_lie_where_their_text_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items, config = 300, replace(CONFIG, validation_users=0)
+    states, log = 3 + planted.vectors(items, HIDDEN, noise=1.0), planted.log(200, items, length=6)
+    most = len(log.items) // 5
+    built, of_sample = ItemSpace(config, HIDDEN, items), ItemSpace(config, HIDDEN, items)
+    of_sample.initialise(states, np.arange(items), collaborative._sample(log, most, config.seed))
+    monkeypatch.setattr(collaborative, "MOST_PAIRS", most * config.near)
+    built.initialise(states, np.arange(items), log)
+    assert torch.equal(built.head.weight, of_sample.head.weight), "items that are not counted draw the texts nowhere"
+    outside = np.bincount(log.items, minlength=items).astype(bool) & ~built.residual.weight.detach().numpy().any(1)
+    assert 50 < outside.sum() < items
+    from_text_alone = built.from_text(torch.from_numpy(states[outside])).detach().numpy()
+    np.testing.assert_array_equal(built.vectors(states, np.arange(items))[outside], from_text_alone)
