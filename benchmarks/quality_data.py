@@ -10,7 +10,7 @@ cut for both of its tasks; *by time* holds out a week of everybody, as a nightly
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -114,6 +114,7 @@ def load(name: LogName, shared: Path, *, validation: bool, by_time: bool = False
         cut = _midnight(histories, VALIDATION_CUT if validation else CUT)
         train, week, newcomers = _week(histories, cut, mask_seen)
         return Log(name, train, {"week": week}, newcomers, states_Ih, mask_seen, cut)
+    histories = replace(histories, timestamps=_one_by_one(histories.timestamps, histories.offsets))
     window = WINDOWS[name]
     if validation:
         histories = _train(histories, window)
@@ -140,12 +141,12 @@ def _read(folder: Path, seed: int) -> tuple[Histories, list[str]]:
     offsets = np.append(starts, log.num_rows).astype(np.int64)
     stamps = np.asarray(log["timestamp"], np.int64)
     items = np.asarray([number[item] for item in log["item_id"].to_pylist()], np.int64)
-    histories = Histories(user_ids.astype(object), offsets, items, _one_by_one(stamps, offsets))
+    histories = Histories(user_ids.astype(object), offsets, items, stamps)
     return histories, [texts[row] for row in order]
 
 
 def _one_by_one(stamps: Ints, offsets: Ints) -> Ints:
-    """Timestamps with ties broken by seconds: both tasks cut inside a tie, so training may do so too."""
+    """Timestamps with ties broken by seconds: both tasks of leave last cut inside a tie, so training may do so too."""
     place = np.arange(len(stamps))
     tied = np.zeros(len(stamps), bool)
     tied[1:] = stamps[1:] == stamps[:-1]

@@ -91,6 +91,13 @@ def test_ties_are_broken_so_that_training_may_cut_where_the_tasks_do(log: Log) -
         assert (np.diff(stamps) > 0).all() and stamps[0] == 0
 
 
+def test_by_time_what_was_taken_together_stays_together(tmp_path: Path) -> None:
+    rows = [(user, (user + step) % ITEMS, step // 2 * 86_400) for user in range(USERS) for step in range(20)]
+    written(tmp_path, BY_TIME, rows)
+    log = load(BY_TIME, tmp_path, validation=False, by_time=True)  # type: ignore[arg-type]
+    assert len(log.train.items) == USERS * 16 and not (log.train.timestamps % 86_400).any()
+
+
 def test_newcomers_are_those_who_come_when_the_log_ends(log: Log, tmp_path: Path) -> None:
     assert len(log.newcomers[1]) == USERS - 6, "the others' few events are long past"
     written(
