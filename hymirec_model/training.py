@@ -41,7 +41,7 @@ from hymirec_model.window_sampler import WindowSampler
 
 VALIDATION_NEGATIVES = 2048
 HABITS = [Habits(strength, satiety) for strength in (0.0, 1.0, 2.0, 4.0, 8.0) for satiety in (0.0, 1.0, 4.0)]
-CLEARLY = 1.01  # times the recall without a shift
+CLEARLY = 3.0  # standard errors of a shift's mean gain: the best of many gains something by chance alone
 BREADTHS = (0.1, 0.25, 0.5)  # see LightRecommender.set_breadth; at 0 all interests would be one
 
 
@@ -267,12 +267,13 @@ def _choose_shift(
     found = validation.shift_recalls(read, log, sampler, SHIFTS)
     if not found:
         return {}
-    best = max(found, key=found.__getitem__)
-    if found[best] <= CLEARLY * found[NO_SHIFT]:
+    best = max(found, key=lambda shift: found[shift].mean())
+    gain_V = found[best] - found[NO_SHIFT]
+    if gain_V.mean() <= CLEARLY * gain_V.std() / len(gain_V) ** 0.5:
         best = NO_SHIFT
     model.set_shift(Shift(*(of_the_first(factor, device) for factor in best)))
     figures = {f"shift_{name}": factor for name, factor in model.shift._asdict().items()}
-    without, with_it = found[NO_SHIFT], found.get(model.shift, found[NO_SHIFT])
+    without, with_it = (float(found.get(shift, found[NO_SHIFT]).mean()) for shift in (NO_SHIFT, model.shift))
     return figures | {"validation_recall_soon_without_shift": without, "validation_recall_soon_with_shift": with_it}
 
 

@@ -123,8 +123,8 @@ class Validation:
     @torch.no_grad()
     def shift_recalls(
         self, read: list[Found], log: PopularityShift, sampler: WindowSampler, shifts: Sequence[Shift]
-    ) -> dict[Shift, float]:
-        """Recall@50 of what is taken within a week from a window's beginning, by shifts as they were then.
+    ) -> dict[Shift, npt.NDArray[np.float64]]:
+        """Recall@50 of what is taken within a week from each window's beginning, by shifts as they were then.
 
         A release serves for a day, and a window of ten items may go on for a year.
 
@@ -139,7 +139,7 @@ class Validation:
         Returns
         -------
         dict
-            By shift, with the model's own habits; empty without windows.
+            By shift, with the model's own habits, of shape (windows,); empty without windows.
         """
         moments, soon_VW = sampler.held_moments(WEEK)
         recalls: dict[Shift, list[npt.NDArray[np.float64]]] = {shift: [] for shift in shifts}
@@ -165,7 +165,7 @@ class Validation:
                         listed, _ = top_columns(score_Bn + shift.strength * whole_Bn, width)
                         recalls[shift].append(self._recall(listed, *targets, width))
             first += len(interest_BKd)
-        return {shift: float(np.concatenate(parts).mean()) for shift, parts in recalls.items() if parts}
+        return {shift: np.concatenate(parts) for shift, parts in recalls.items() if parts}
 
     def _of(self, batch: Batch, past: Histories, found: Found, habits: Sequence[Habits]) -> npt.NDArray[np.float64]:
         """Recall of shape (habits, B)."""

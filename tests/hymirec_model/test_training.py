@@ -89,11 +89,11 @@ def test_what_was_taken_last_is_set_back_where_it_is_not_taken_twice(monkeypatch
 def test_what_is_popular_counts_where_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every ten days three other items are in fashion, which nobody's own history tells."""
     monkeypatch.setattr("hymirec_model.validation.LIST", 8)
-    config, rng = replace(CONFIG, light_steps=1, steps=1), np.random.default_rng(0)
+    users, config, rng = 240, replace(CONFIG, light_steps=1, steps=1, validation_users=200), np.random.default_rng(0)
     fashions = rng.permutation(ITEMS)[:72].reshape(24, 3)
-    taken = np.stack([rng.choice(fashion, 60) for fashion in fashions], axis=1).ravel()
-    stamps = np.tile(np.arange(24) * 10 * DAY_SECONDS, 60) + np.repeat(rng.integers(0, DAY_SECONDS, 60), 24)
-    log = Histories(LOG.user_ids, LOG.offsets, taken, stamps)
+    taken = np.stack([rng.choice(fashion, users) for fashion in fashions], axis=1).ravel()
+    stamps = np.tile(np.arange(24) * 10 * DAY_SECONDS, users) + np.repeat(rng.integers(0, DAY_SECONDS, users), 24)
+    log = Histories(np.arange(users).astype(str).astype(object), np.arange(users + 1) * 24, taken, stamps)
     for mask_seen in (False, True):
         figures, _, model = train(config=config, histories=log, mask_seen=mask_seen)
         assert figures["shift_strength"] == model.shift.strength > 0 and figures["shift_days"] == model.shift.days > 0
